@@ -1,0 +1,72 @@
+"""An asyncio and trio client for AnnoLab's batch inference.
+
+Submit batches with :class:`AsyncInferenceClient`, watch their jobs with :class:`InferenceWatcher`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from annolab_async._client import AsyncInferenceClient
+from annolab_async._records import InferenceJob, InferenceRequest, JobState, Outcome, Transition
+from annolab_async._retry import RetryPolicy
+from annolab_async._schedule import Backoff, FixedInterval, PollPlanner, PollSchedule
+from annolab_async._watcher import InferenceWatcher, WatchStats
+from annolab_async.errors import (
+    AnnoLabError,
+    AuthenticationError,
+    ConfigurationError,
+    InvalidRequest,
+    InvalidResponse,
+    JobLost,
+    JobNotFound,
+    NoResponse,
+    NotFound,
+    NotOpen,
+    PermissionDenied,
+    RateLimited,
+    RequestNotSent,
+    ServerError,
+    StatusError,
+    SubmissionUnknown,
+    WaitTimeout,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnnoLabError",
+    "AsyncInferenceClient",
+    "AuthenticationError",
+    "Backoff",
+    "ConfigurationError",
+    "FixedInterval",
+    "InferenceJob",
+    "InferenceRequest",
+    "InferenceWatcher",
+    "InvalidRequest",
+    "InvalidResponse",
+    "JobLost",
+    "JobNotFound",
+    "JobState",
+    "NoResponse",
+    "NotFound",
+    "NotOpen",
+    "Outcome",
+    "PermissionDenied",
+    "PollPlanner",
+    "PollSchedule",
+    "RateLimited",
+    "RequestNotSent",
+    "RetryPolicy",
+    "ServerError",
+    "StatusError",
+    "SubmissionUnknown",
+    "Transition",
+    "WaitTimeout",
+    "WatchStats",
+    "__version__",
+]
+
+# A library stays silent unless its user configures logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,0 +1,121 @@
+"""The one cattrs converter: the wire's camelCase JSON to attrs records and back.
+
+It knows no record in particular: each attrs class is read and written by its own field names. Types are
+strict, since ``"12"`` or ``true`` in the place of a job id is a broken answer and not a 12 or a 1. Fields that
+a class does not know are passed over, since the service may add some, and so are optional ones of a wrong type.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import attrs
+from cattrs import ClassValidationError, Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Attrs = type[attrs.AttrsInstance]
+
+__all__ = ["structure", "unstructure"]
+
+T = TypeVar("T")
+
+_EXCERPT_LENGTH: Final = 40
+
+_NAMES: Final[dict[type, str]] = {int: "an integer", str: "a string"}
+
+
+def _camel_case(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def _exactly(kind: type[T]) -> Callable[[object, object], T]:
+    def check(value: object, _: object) -> T:
+        # type() and not isinstance(): a bool is an int to Python, but not to the API.
+        if type(value) is not kind:
+            raise TypeError(f"is {_excerpt(value)}, not {_NAMES[kind]}")
+        return value
+
+    return check
+
+
+def _if_exactly(kind: type[T]) -> Callable[[object, object], T | None]:
+    def check(value: object, _: object) -> T | None:
+        # Optional fields only inform: one of a wrong type must not cost the caller a job that was paid for.
+        return value if type(value) is kind else None
+
+    return check
+
+
+def _ints(value: object, _: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"is {_excerpt(value)}, not an array")
+    items = cast("list[object]", value)
+    for item in items:
+        if type(item) is not int:
+            raise TypeError(f"holds {_excerpt(item)}, not only integers")
+    return tuple(cast("list[int]", items))
+
+
+def _excerpt(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"
+
+
+def _make_converter() -> Converter:
+    converter = Converter()
+
+    def names(cls: Attrs) -> dict[str, Any]:
+        return {field.name: override(rename=_camel_case(field.name)) for field in attrs.fields(cls)}
+
+    def reader(cls: Attrs) -> Callable[[Mapping[str, Any], Any], Any]:
+        return make_dict_structure_fn(cls, converter, **names(cls))
+
+    def writer(cls: Attrs) -> Callable[[Any], dict[str, Any]]:
+        return make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **names(cls))
+
+    converter.register_structure_hook_factory(attrs.has, reader)
+    converter.register_unstructure_hook_factory(attrs.has, writer)
+    for kind in (int, str):
+        converter.register_structure_hook(kind, _exactly(kind))
+        converter.register_structure_hook(kind | None, _if_exactly(kind))
+    converter.register_structure_hook_func(lambda kind: kind == tuple[int, ...], _ints)
+    return converter
+
+
+_CONVERTER: Final = _make_converter()
+
+
+def structure(cls: type[T], data: object) -> T:
+    """Make a record of decoded JSON.
+
+    Args:
+        cls: the attrs class to make.
+        data: what ``json.loads`` returned.
+
+    Raises:
+        ValueError: the data do not fit; the text names every field at fault, as on the wire.
+    """
+    if type(data) is not dict:
+        raise ValueError(f"it is {_excerpt(data)}, not an object")
+    try:
+        return _CONVERTER.structure(data, cls)
+    except ClassValidationError as error:
+        faults = [
+            _fault(_camel_case(note.name), fault) for fault, note in error.group_exceptions()[0]
+        ]
+        # Not chained: the cause's frames hold the whole body.
+        raise ValueError("; ".join(faults)) from None
+
+
+def _fault(name: str, error: Exception) -> str:
+    return f"{name} is missing" if isinstance(error, KeyError) else f"{name} {error}"
+
+
+def unstructure(record: attrs.AttrsInstance) -> dict[str, Any]:
+    """Return a record as JSON-ready data, without the fields that have their default value."""
+    data: dict[str, Any] = _CONVERTER.unstructure(record)
+    return data

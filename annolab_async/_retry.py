@@ -1,0 +1,93 @@
+"""When to send again, and what a failure proves. Pure: the failure and the randomness come in as arguments."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from annolab_async.errors import NoResponse, RequestNotSent, StatusError
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from annolab_async.errors import AnnoLabError
+
+__all__ = ["RetryPolicy", "backoff", "may_exist", "worth_asking_again"]
+
+_SERVER_ERRORS: Final = 500
+_MAY_PASS: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+
+
+def backoff(failures: int, *, first: float, factor: float, cap: float) -> float:
+    """Return ``first * factor ** (failures - 1)`` seconds, at most ``cap``, without overflowing."""
+    # The exponent at which the cap is reached; any higher one only makes numbers too large for a float.
+    enough = math.log(cap / first, factor) + 1 if factor > 1 else 0.0
+    return min(cap, first * math.pow(factor, min(failures - 1, enough)))
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """How often, and after how long, a request that failed is sent again: exponential backoff, full jitter.
+
+    Args:
+        attempts: how often a request is sent at most, the first time included.
+        first: upper bound of the first delay, in seconds.
+        factor: what each further bound is multiplied with.
+        cap: the highest bound, in seconds. A ``Retry-After`` of the server is honoured up to this, too.
+
+    Raises:
+        ValueError: an argument makes no sense; the text names each.
+    """
+
+    attempts: int = 4
+    first: float = 0.5
+    factor: float = 2.0
+    cap: float = 30.0
+
+    def __attrs_post_init__(self) -> None:
+        faults = [
+            *([] if self.attempts >= 1 else [f"attempts is {self.attempts}, not at least 1"]),
+            *([] if 0 < self.first <= self.cap < math.inf else ["0 < first <= cap does not hold"]),
+            *([] if 1 <= self.factor < math.inf else [f"factor is {self.factor}, not at least 1"]),
+        ]
+        if faults:
+            raise ValueError("This is no valid RetryPolicy: " + "; ".join(faults))
+
+    def delay(self, failures: int, random: Random, error: AnnoLabError | None = None) -> float:
+        """Return the seconds to wait before a request is sent again.
+
+        Args:
+            failures: how often it has failed in a row, at least 1.
+            random: where the jitter comes from.
+            error: the last failure; its ``retry_after`` is waited for.
+        """
+        bound = backoff(failures, first=self.first, factor=self.factor, cap=self.cap)
+        asked = getattr(error, "retry_after", None) or 0.0
+        return max(random.uniform(0.0, bound), min(asked, self.cap))
+
+
+def worth_asking_again(error: AnnoLabError) -> bool:
+    """Return whether a read that failed so may succeed if it is simply repeated."""
+    if isinstance(error, StatusError):
+        return error.status_code >= _SERVER_ERRORS or error.status_code in _MAY_PASS
+    return isinstance(error, RequestNotSent | NoResponse)
+
+
+def may_exist(error: AnnoLabError) -> bool:
+    """Return whether a job may exist although its submission failed so.
+
+    A server that answers 4xx has refused the batch, and one that answers 503 with a ``Retry-After`` says that it
+    has not taken it. Any other failure of the server (a gateway's timeout above all) may have come after the
+    job was made.
+    """
+    if isinstance(error, StatusError):
+        if error.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            return error.retry_after is None
+        refused = (
+            error.status_code < _SERVER_ERRORS and error.status_code != HTTPStatus.REQUEST_TIMEOUT
+        )
+        return not refused
+    return isinstance(error, NoResponse)

@@ -1,0 +1,277 @@
+"""What a watcher knows of its jobs, and what it concludes from each answer. Pure: time comes in as an argument."""
+
+from __future__ import annotations
+
+import math
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+from attrs import define
+
+from annolab_async._records import JobState, Outcome, Transition
+from annolab_async.errors import (
+    AuthenticationError,
+    JobLost,
+    JobNotFound,
+    NotFound,
+    PermissionDenied,
+    WaitTimeout,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from random import Random
+
+    from annolab_async._records import InferenceJob, StatusReply
+    from annolab_async._retry import RetryPolicy
+    from annolab_async._schedule import Pacer, PollPlanner
+    from annolab_async.errors import AnnoLabError
+
+__all__ = ["WatchState", "Watched"]
+
+# How many jobs must be refused with 401 or 403, without an answer to any other in between, before the key is
+# held to be at fault and not the jobs. With fewer jobs, all of them.
+_JOBS_THAT_PROVE_A_BAD_KEY: Final = 10
+# How often in a row one job must be denied before that is believed: a job that was just made may not be known
+# to every server behind a load balancer yet.
+_DENIALS_BELIEVED: Final = 3
+# Timers may ring a hair before their time; asking again for a wait of a nanosecond would be a busy loop.
+_EARLY_RING: Final = 1e-6
+
+
+@define(eq=False)
+class Watched:
+    """One watched job."""
+
+    job_id: int
+    added_at: float
+    timeout: float | None
+    is_known: bool
+    seen_at: float
+    asked_at: float = 0.0
+    polls: int = 0
+    reply: StatusReply | None = None
+    failing_since: float = 0.0
+    failures: int = 0
+    denials: int = 0
+
+    @property
+    def job(self) -> InferenceJob | None:
+        """The state last seen."""
+        return self.reply.job if self.reply else None
+
+    @property
+    def deadline(self) -> float:
+        """When the job's time is over."""
+        return math.inf if self.timeout is None else self.added_at + self.timeout
+
+
+class WatchState:
+    """The jobs of one watcher that have no outcome yet.
+
+    Args:
+        planner: decides which job is next.
+        pacer: bounds the polls of all jobs together.
+        retry: how long to wait after a failed poll.
+        random: where jitter comes from.
+        failure_budget: seconds for which polls of a job may keep failing before it is LOST.
+        utc_now: tells the time of day that transitions carry.
+    """
+
+    def __init__(
+        self,
+        *,
+        planner: PollPlanner,
+        pacer: Pacer,
+        retry: RetryPolicy,
+        random: Random,
+        failure_budget: float,
+        utc_now: Callable[[], datetime],
+    ) -> None:
+        self._planner = planner
+        self._pacer = pacer
+        self._retry = retry
+        self._random = random
+        self._failure_budget = failure_budget
+        self._utc_now = utc_now
+        self._watched: dict[int, Watched] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._refused: set[int] = set()
+        self._has_answered = False
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def __contains__(self, job_id: int) -> bool:
+        return job_id in self._watched
+
+    def add(
+        self, job_id: int, now: float, *, job: InferenceJob | None, timeout: float | None
+    ) -> Transition | None:
+        """Take up a job; return its end at once if the caller already knows it.
+
+        Args:
+            job_id: the job.
+            now: the time.
+            job: what the caller knows of it.
+            timeout: seconds from now in which it is to end, None for no limit.
+        """
+        watched = Watched(
+            job_id=job_id,
+            added_at=now,
+            timeout=timeout,
+            is_known=job is not None,
+            seen_at=now,
+        )
+        if job and job.is_terminal:
+            return self._transition(watched, now, job=job, outcome=_OUTCOMES[job.state])
+        self._watched[job_id] = watched
+        if timeout is not None:
+            heappush(self._deadlines, (watched.deadline, job_id))
+        self._planner.add(job_id, now, job.state if job else None)
+        return None
+
+    def discard(self, job_id: int) -> bool:
+        """Forget a job; return whether it was watched."""
+        self._planner.discard(job_id)
+        self._refused.discard(job_id)
+        return self._watched.pop(job_id, None) is not None
+
+    def due_at(self) -> float | None:
+        """Return when the next poll may go, None if there is none to wait for."""
+        due = self._planner.due_at()
+        return None if due is None else max(due, self._pacer.free_at())
+
+    def pick(self, now: float) -> Watched | None:
+        """Return the job to ask for now, None if none is due."""
+        soon = now + _EARLY_RING
+        if self._pacer.free_at() > soon or (job_id := self._planner.pick(soon)) is None:
+            return None
+        self._pacer.take(now)
+        watched = self._watched[job_id]
+        watched.asked_at = now
+        watched.polls += 1
+        return watched
+
+    def answered(self, watched: Watched, now: float, reply: StatusReply) -> Transition | None:
+        """Take note of an answer; return the transition that it shows, if any."""
+        if self._watched.get(watched.job_id) is not watched:
+            return None  # discarded or timed out while the poll was in flight
+        previous, job = watched.reply, reply.job
+        uncertainty = now - watched.seen_at
+        watched.reply = reply
+        watched.seen_at = watched.asked_at
+        watched.failures = watched.denials = 0
+        self._has_answered = True
+        self._refused.clear()
+        self._planner.answered(watched.job_id, now, watched.asked_at, job.state)
+        if previous is reply or (previous and previous.job.status == job.status):
+            return None
+        if job.is_terminal:
+            del self._watched[watched.job_id]
+        return self._transition(
+            watched,
+            now,
+            job=job,
+            previous=previous.job if previous else None,
+            outcome=_OUTCOMES.get(job.state),
+            uncertainty=uncertainty,
+        )
+
+    def failed(self, watched: Watched, now: float, error: AnnoLabError) -> Transition | None:
+        """Take note of a poll that failed; return the job's end, if this is it.
+
+        Raises:
+            AnnoLabError: ``error`` itself, when it makes every further poll pointless.
+        """
+        if self._watched.get(watched.job_id) is not watched:
+            return None
+        if watched.failures == 0:
+            watched.failing_since = watched.asked_at
+        watched.failures += 1
+        if isinstance(error, AuthenticationError | PermissionDenied | NotFound):
+            watched.denials += 1
+        if self._is_refused_to_all(watched.job_id, error):
+            raise error
+        loss = self._loss(watched, now, error)
+        if loss is None:
+            wait = self._retry.delay(watched.failures, self._random, error)
+            self._planner.failed(watched.job_id, now + wait)
+            return None
+        return self._end(watched, now, Outcome.LOST, loss)
+
+    def _is_refused_to_all(self, job_id: int, error: AnnoLabError) -> bool:
+        if not isinstance(error, AuthenticationError | PermissionDenied):
+            return False
+        if isinstance(error, PermissionDenied) and self._has_answered:
+            return False  # the key may do this elsewhere: the job's project is at fault
+        self._refused.add(job_id)
+        return len(self._refused) >= min(len(self._watched), _JOBS_THAT_PROVE_A_BAD_KEY)
+
+    def _loss(self, watched: Watched, now: float, error: AnnoLabError) -> JobLost | None:
+        job_id, job = watched.job_id, watched.job
+        is_stranger = job is None and not watched.is_known
+        if isinstance(error, NotFound) and (is_stranger or watched.denials >= _DENIALS_BELIEVED):
+            return JobNotFound.because(inference_job_id=job_id, job=job, cause=error)
+        if watched.denials >= _DENIALS_BELIEVED:
+            return JobLost(inference_job_id=job_id, job=job, cause=error, why=str(error))
+        failing_for = now - watched.failing_since
+        if failing_for >= self._failure_budget:
+            why = f"{watched.failures} polls in a row failed over {failing_for:.0f} s, the last: {error}"
+            return JobLost(inference_job_id=job_id, job=job, cause=error, why=why)
+        return None
+
+    def next_deadline(self) -> float | None:
+        """Return when the next job's time is over, None if no job has a limit."""
+        deadlines = self._deadlines
+        while deadlines and not self._is_current(*deadlines[0]):
+            heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
+
+    def _is_current(self, deadline: float, job_id: int) -> bool:
+        watched = self._watched.get(job_id)
+        return watched is not None and watched.deadline == deadline
+
+    def expire(self, now: float) -> Iterator[Transition]:
+        """Yield the end of each job whose time is over."""
+        while (deadline := self.next_deadline()) is not None and deadline <= now + _EARLY_RING:
+            watched = self._watched[heappop(self._deadlines)[1]]
+            error = WaitTimeout(
+                inference_job_id=watched.job_id, job=watched.job, timeout=watched.timeout or 0.0
+            )
+            yield self._end(watched, now, Outcome.TIMED_OUT, error)
+
+    def _end(
+        self, watched: Watched, now: float, outcome: Outcome, error: AnnoLabError
+    ) -> Transition:
+        self.discard(watched.job_id)
+        return self._transition(
+            watched, now, job=watched.job, previous=watched.job, outcome=outcome, error=error
+        )
+
+    def _transition(
+        self,
+        watched: Watched,
+        now: float,
+        *,
+        job: InferenceJob | None,
+        previous: InferenceJob | None = None,
+        outcome: Outcome | None,
+        uncertainty: float | None = None,
+        error: AnnoLabError | None = None,
+    ) -> Transition:
+        return Transition(
+            inference_job_id=watched.job_id,
+            job=job,
+            previous=previous,
+            outcome=outcome,
+            observed_at=self._utc_now(),
+            elapsed=now - watched.added_at,
+            polls=watched.polls,
+            uncertainty=now - watched.seen_at if uncertainty is None else uncertainty,
+            error=error,
+        )
+
+
+_OUTCOMES: Final = {JobState.FINISHED: Outcome.FINISHED, JobState.ERRORED: Outcome.ERRORED}

@@ -1,0 +1,423 @@
+"""The watcher: a few polling tasks that share many jobs, and an iterator over what they see."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from contextlib import asynccontextmanager
+from copy import copy
+from datetime import UTC, datetime
+from random import Random
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypedDict
+
+from anyio import (
+    AsyncContextManagerMixin,
+    CancelScope,
+    Event,
+    Lock,
+    create_task_group,
+    current_time,
+    get_cancelled_exc_class,
+)
+from anyio.lowlevel import checkpoint
+from attrs import frozen
+
+from annolab_async._mailbox import Mailbox
+from annolab_async._records import InferenceJob, Outcome
+from annolab_async._schedule import Backoff, Pacer
+from annolab_async._watch_state import WatchState
+from annolab_async.errors import AnnoLabError, JobLost, NotOpen
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Mapping
+
+    from annolab_async._records import StatusReply, Transition
+    from annolab_async._retry import RetryPolicy
+    from annolab_async._schedule import PollSchedule
+    from annolab_async._watch_state import Watched
+
+__all__ = ["InferenceWatcher", "StatusSource", "WatchOptions", "WatchStats", "job_id_of"]
+
+_log: Final = logging.getLogger(__name__)
+# How many ended jobs wait() can still tell the end of. Only a service that runs for long ever reaches it.
+_ENDS_REMEMBERED: Final = 100_000
+
+
+class StatusSource(Protocol):
+    """What a watcher needs of a client: to ask for one job, once."""
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """How long to wait after a poll that failed."""
+        ...
+
+    async def poll_status(self, job_id: int, previous: StatusReply | None = None) -> StatusReply:
+        """Ask for a job's state; return ``previous`` itself if it is the same."""
+        ...
+
+
+class WatchOptions(TypedDict, total=False):
+    """The options of :class:`InferenceWatcher`."""
+
+    max_concurrent_polls: int
+    max_polls_per_second: float | None
+    schedule: PollSchedule | None
+    job_timeout: float | None
+    failure_budget: float
+    keep_open: bool
+
+
+@frozen(kw_only=True)
+class WatchStats:
+    """What a watcher has done so far.
+
+    Attributes:
+        polls: requests sent.
+        active: jobs without an outcome.
+        in_flight: requests under way.
+        outcomes: how many jobs ended how.
+    """
+
+    polls: int
+    active: int
+    in_flight: int
+    outcomes: Mapping[Outcome, int]
+
+
+def job_id_of(job: InferenceJob | int) -> int:
+    """Return the id of a job, given as itself or as its id.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    job_id = job.inference_job_id if isinstance(job, InferenceJob) else job
+    # The id becomes part of a URL: "../../admin" must not.
+    if type(job_id) is not int or job_id < 1:
+        raise ValueError(f"{job!r} is neither an InferenceJob nor a job id (an integer from 1 up)")
+    return job_id
+
+
+class _Alarm:
+    """Sleeps until a time that others may bring forward."""
+
+    def __init__(self) -> None:
+        self._until = -math.inf
+        self._rung = Event()
+
+    async def sleep(self, until: float | None) -> None:
+        """Sleep until a time on the loop's clock, None for ever, or until :meth:`bring_forward`."""
+        self._until = math.inf if until is None else until
+        self._rung = Event()
+        with CancelScope(deadline=self._until):
+            await self._rung.wait()
+        self._until = -math.inf
+
+    def bring_forward(self, to: float | None) -> None:
+        """Wake the sleeper if it sleeps beyond a time."""
+        if to is not None and to < self._until:
+            self._rung.set()
+
+
+class InferenceWatcher(AsyncContextManagerMixin):
+    """Watches jobs until each has its outcome; to be used in an ``async with`` block, and iterated in it.
+
+    ```python
+    async with InferenceWatcher(client, jobs) as watcher:
+        async for transition in watcher:
+            print(transition.inference_job_id, transition.job, transition.outcome)
+    ```
+
+    The first poll of a job yields its state, each change after that another transition, and its end or the end of
+    watching it exactly one with an outcome. One job's trouble is that job's outcome and stops no other. What makes
+    every poll pointless (a bad key, a closed client) is raised from the iteration and from :meth:`wait`. When the
+    consumer is slow, polling goes on and states between may be merged, in order; outcomes are never dropped.
+
+    Iteration ends when no job is unfinished. Leaving the block ends all polling at once and never touches the jobs.
+
+    Args:
+        client: what to ask with, an :class:`AsyncInferenceClient`.
+        jobs: jobs, or their ids; more can be added at any time.
+        max_concurrent_polls: requests under way at once, and with that the number of tasks.
+        max_polls_per_second: a bound on the polls of all jobs together, None for none.
+        schedule: when to ask for which job.
+        job_timeout: seconds after which a job without an outcome is TIMED_OUT, None for never.
+        failure_budget: seconds for which polls of a job may keep failing before it is LOST.
+        keep_open: whether iteration goes on when no job is unfinished, until :meth:`close`.
+
+    Raises:
+        ValueError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        client: StatusSource,
+        jobs: Iterable[InferenceJob | int] = (),
+        *,
+        max_concurrent_polls: int = 16,
+        max_polls_per_second: float | None = None,
+        schedule: PollSchedule | None = None,
+        job_timeout: float | None = None,
+        failure_budget: float = 300.0,
+        keep_open: bool = False,
+    ) -> None:
+        if max_concurrent_polls < 1:
+            raise ValueError(f"max_concurrent_polls is {max_concurrent_polls}, not at least 1")
+        if not failure_budget >= 0:
+            raise ValueError(f"failure_budget is {failure_budget}, not a number of seconds")
+        random = Random()
+        self._client = client
+        self._state = WatchState(
+            planner=(schedule or Backoff()).planner(random),
+            pacer=Pacer(max_polls_per_second),
+            retry=client.retry,
+            random=random,
+            failure_budget=failure_budget,
+            utc_now=lambda: datetime.now(UTC),
+        )
+        self._permits = max_concurrent_polls
+        self._job_timeout = _checked_timeout(job_timeout)
+        self._early = [*jobs]
+        for job in self._early:
+            job_id_of(job)
+        self._takes_jobs = True
+        self._keep_open = keep_open
+        self._has_begun = False
+        self._is_open = False
+        self._failure: Exception | None = None
+        self._polling: CancelScope
+        self._turn = Lock(fast_acquire=True)
+        self._next_poll = _Alarm()
+        self._next_deadline = _Alarm()
+        self._mailbox = Mailbox()
+        self._news = Event()
+        self._ends: dict[int, Transition] = {}
+        self._waits: dict[int, Event] = {}
+        self._polls = 0
+        self._in_flight = 0
+        self._outcomes: Counter[Outcome] = Counter()
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        self._has_begun = self._is_open = True
+        self._polling = CancelScope()
+        self.add(*self._early)
+        self._early.clear()
+        failure: BaseException | None = None
+        async with create_task_group() as tasks:
+            tasks.start_soon(self._poll_all)
+            try:
+                yield self
+            except get_cancelled_exc_class():
+                raise
+            except BaseException as error:  # noqa: BLE001
+                # Raised below, outside of the group that would wrap it. An outer cancellation that is pending
+                # comes after it, as it does after any other block.
+                failure = error
+                tasks.cancel_scope.shield = True
+            finally:
+                # Not the group's own scope, which would cancel the body, too.
+                self._is_open = False
+                self._polling.cancel()
+                self._tell_everyone()
+        if failure is not None:
+            raise failure
+
+    def add(self, *jobs: InferenceJob | int, job_timeout: float | None = None) -> None:
+        """Watch more jobs, at any time. One that is already watched or has its outcome is not taken up again.
+
+        Args:
+            jobs: jobs, or their ids.
+            job_timeout: seconds from now in which they are to end; None takes the watcher's.
+
+        Raises:
+            ValueError: something is no job, or the timeout is no positive number; none was added.
+            NotOpen: the watcher is used outside its block, or was closed.
+            Exception: what ended the watching of all jobs.
+        """
+        self._check_open()
+        if not self._takes_jobs:
+            raise NotOpen("The watcher was closed: it takes no more jobs. Make another one.")
+        timeout = _checked_timeout(job_timeout) or self._job_timeout
+        now = current_time()
+        for job, job_id in [(job, job_id_of(job)) for job in jobs]:
+            if job_id in self._state or job_id in self._ends:
+                continue
+            known = job if isinstance(job, InferenceJob) else None
+            self._publish(self._state.add(job_id, now, job=known, timeout=timeout))
+        self._next_poll.bring_forward(self._state.due_at())
+        self._next_deadline.bring_forward(self._state.next_deadline())
+
+    def discard(self, job: InferenceJob | int) -> None:
+        """Stop watching a job: nothing more is yielded of it, and who waits for it gets :class:`JobLost`.
+
+        The job itself goes on at the server. One that is not watched is ignored.
+
+        Raises:
+            ValueError: that is no job.
+        """
+        job_id = job_id_of(job)
+        self._mailbox.discard(job_id)
+        self._ends.pop(job_id, None)
+        if self._state.discard(job_id):
+            self._tell_waits(job_id)
+            self._tell_news()
+
+    def close(self) -> None:
+        """Take no more jobs: iteration ends when those there are have their outcomes. It may be called twice."""
+        self._takes_jobs = False
+        self._tell_news()
+
+    async def wait(self, job: InferenceJob | int) -> InferenceJob:
+        """Wait until a watched job has ended. Any number of tasks may wait for the same job, or has waited.
+
+        Args:
+            job: the job, or its id.
+
+        Returns:
+            The ended job; look at its ``state``.
+
+        Raises:
+            ValueError: it is not watched.
+            WaitTimeout: its time is over; carries its last state.
+            JobLost: it can no longer be watched, or was discarded.
+            NotOpen: the watcher's block was left.
+            Exception: what ended the watching of all jobs.
+        """
+        job_id = job_id_of(job)
+        if job_id not in self._state and job_id not in self._ends:
+            self._check_open()
+            raise ValueError(f"job {job_id} is not watched: add() it first")
+        while job_id in self._state:
+            self._check_open()
+            await self._waits.setdefault(job_id, Event()).wait()
+        end = self._ends.get(job_id)
+        if end is None:
+            raise JobLost(
+                inference_job_id=job_id,
+                job=None,
+                cause=None,
+                why="it was discarded from the watcher.",
+            )
+        if end.error is not None:
+            # A copy: of an exception raised in many tasks, the traceback would grow with each.
+            raise copy(end.error) from end.error
+        assert end.job is not None  # noqa: S101  # only an end without a sight has an error instead
+        return end.job
+
+    @property
+    def stats(self) -> WatchStats:
+        """What the watcher has done so far."""
+        return WatchStats(
+            polls=self._polls,
+            active=len(self._state),
+            in_flight=self._in_flight,
+            outcomes=MappingProxyType(dict(self._outcomes)),
+        )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Transition:
+        await checkpoint()  # before anything is taken, so that a cancellation loses nothing
+        while (transition := self._mailbox.take()) is None:
+            if self._is_done:
+                raise StopAsyncIteration
+            self._check_open()
+            await self._news.wait()
+        return transition
+
+    @property
+    def _is_done(self) -> bool:
+        may_get_more = self._keep_open and self._takes_jobs and self._is_open
+        return self._has_begun and not (self._state or may_get_more or self._failure)
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if not self._is_open:
+            raise NotOpen(
+                "The watcher is not open: use it inside `async with InferenceWatcher(...) as watcher:`."
+            )
+
+    async def _poll_all(self) -> None:
+        with self._polling:
+            async with create_task_group() as tasks:
+                tasks.start_soon(self._end_overdue_jobs)
+                for _ in range(self._permits):
+                    tasks.start_soon(self._poll_due_jobs)
+
+    async def _poll_due_jobs(self) -> None:
+        try:
+            while True:
+                watched = await self._next_due()
+                self._polls += 1
+                self._in_flight += 1
+                try:
+                    await self._poll(watched)
+                finally:
+                    self._in_flight -= 1
+                self._next_poll.bring_forward(self._state.due_at())
+        except Exception as error:  # noqa: BLE001  # raised from iteration and wait(), to everyone
+            self._failure = self._failure or error
+            self._polling.cancel()
+            self._tell_everyone()
+
+    async def _next_due(self) -> Watched:
+        # One task at a time waits for the next job to fall due, the others for their turn to do so.
+        async with self._turn:
+            while (watched := self._state.pick(current_time())) is None:
+                await self._next_poll.sleep(self._state.due_at())
+            return watched
+
+    async def _poll(self, watched: Watched) -> None:
+        try:
+            reply = await self._client.poll_status(watched.job_id, watched.reply)
+        except NotOpen:
+            raise
+        except AnnoLabError as error:
+            _log.debug("Poll of job %d failed: %s", watched.job_id, error)
+            self._publish(self._state.failed(watched, current_time(), error))
+        else:
+            self._publish(self._state.answered(watched, current_time(), reply))
+
+    async def _end_overdue_jobs(self) -> None:
+        while True:
+            await self._next_deadline.sleep(self._state.next_deadline())
+            for transition in self._state.expire(current_time()):
+                self._publish(transition)
+
+    def _publish(self, transition: Transition | None) -> None:
+        if transition is None:
+            return
+        self._mailbox.put(transition)
+        if transition.outcome is not None:
+            job_id = transition.inference_job_id
+            self._outcomes[transition.outcome] += 1
+            self._ends[job_id] = transition
+            if len(self._ends) > _ENDS_REMEMBERED:
+                del self._ends[next(iter(self._ends))]
+            self._tell_waits(job_id)
+            if transition.error is not None:
+                _log.warning("%s", transition.error)
+        self._tell_news()
+
+    def _tell_waits(self, job_id: int) -> None:
+        if event := self._waits.pop(job_id, None):
+            event.set()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = Event()
+
+    def _tell_everyone(self) -> None:
+        for job_id in [*self._waits]:
+            self._tell_waits(job_id)
+        self._tell_news()
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"job_timeout is {timeout}, not a positive number of seconds")
+    return timeout

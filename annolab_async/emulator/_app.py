@@ -1,0 +1,123 @@
+"""The emulated service over HTTP: an ASGI app that asks the state and waits out the latency."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, cast
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from annolab_async.emulator._state import Answer, RequestKind, ServiceState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from annolab_async.emulator._settings import Settings
+
+# The vendor's page documents the first; scripts in use speak to the second.
+BATCH_PATHS = ("/v1/infer/batch", "/v1/model/infer/batch")
+
+
+def make_app(state: ServiceState, settings: Settings) -> Starlette:
+    """Build the ASGI app.
+
+    Args:
+        state: Answers every request.
+        settings: Gives the clock and the latency.
+    """
+
+    async def submit(request: Request) -> Response:
+        body = await request.body()
+        return _respond(
+            state.submit(request.headers.get("authorization"), body, now=settings.clock())
+        )
+
+    async def poll(request: Request) -> Response:
+        # The vendor's sample sends a body along: read it, or it would stay in the connection.
+        await request.body()
+        return _respond(
+            state.poll(
+                request.headers.get("authorization"),
+                request.path_params["job_id"],
+                now=settings.clock(),
+            )
+        )
+
+    app = Starlette(
+        routes=[
+            route
+            for path in BATCH_PATHS
+            for route in (
+                Route(path, submit, methods=["POST"]),
+                Route(path + "/{job_id}", poll, methods=["GET"]),
+            )
+        ],
+        middleware=[Middleware(_Traffic, state=state, latency=settings.latency)],
+        exception_handlers={HTTPException: _on_http_error, ClientDisconnect: _on_disconnect},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Traffic:
+    """Counts requests and makes each take its latency: half on the way in, half on the way out."""
+
+    def __init__(self, app: ASGIApp, state: ServiceState, latency: float) -> None:
+        self._app = app
+        self._state = state
+        self._one_way = latency / 2
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_later(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await anyio.sleep(self._one_way)
+            await send(message)
+
+        kind = _kind(scope)
+        self._state.request_began(kind)
+        try:
+            # Without latency this still yields, so that requests sent together do overlap.
+            await anyio.sleep(self._one_way)
+            await self._app(scope, receive, send_later)
+        finally:
+            self._state.request_ended(kind)
+
+
+def _kind(scope: Scope) -> RequestKind:
+    method, path = scope["method"], scope["path"]
+    folder, _, name = path.rpartition("/")
+    if method == "POST" and path in BATCH_PATHS:
+        return "submit"
+    if method == "GET" and folder in BATCH_PATHS and name:
+        return "poll"
+    return "other"
+
+
+def _respond(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
+    # Starlette's JSONResponse writes raw UTF-8, which a lone surrogate in a name would break.
+    return Response(
+        json.dumps(answer.body), answer.status_code, headers, media_type="application/json"
+    )
+
+
+async def _on_http_error(request: Request, exc: Exception) -> Response:
+    error = cast("HTTPException", exc)
+    message = f"{error.detail}: {request.method} {request.url.path}"
+    return _respond(Answer(error.status_code, {"message": message}), error.headers)
+
+
+async def _on_disconnect(_request: Request, _exc: Exception) -> Response:
+    # Nobody is left to read it; the point is that the state was not touched.
+    return Response(status_code=400)

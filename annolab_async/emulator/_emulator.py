@@ -1,0 +1,120 @@
+"""The emulator as its users see it."""
+
+from __future__ import annotations
+
+import time
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from annolab_async.emulator._app import make_app
+from annolab_async.emulator._settings import (
+    DEFAULT_API_KEY,
+    DEFAULT_GROUPS,
+    DEFAULT_LAYERS,
+    DEFAULT_MODELS,
+    DEFAULT_PROJECTS,
+    Settings,
+)
+from annolab_async.emulator._state import ServiceState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from starlette.applications import Starlette
+
+    from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats
+
+
+class Emulator:
+    """A local AnnoLab: takes on batches, runs them in pretence, and remembers who asked what.
+
+    It speaks the vendor's documented contract, create and status, on both known paths. Jobs run
+    ``workers`` at a time, first in, first out; a job takes about
+    ``base_seconds + seconds_per_source * number of sources``. The same arguments and the same
+    submits give the same jobs.
+
+    A request that its client gives up on the way in leaves no trace in ``jobs``; one given up on
+    the way back has had its effect, and the client cannot know.
+
+    Args:
+        api_key: The key that may do everything: printable ASCII without spaces.
+        workers: How many jobs run at the same time, at least 1.
+        seed: Where durations and errors come from.
+        base_seconds: Seconds that a job takes whatever its size.
+        seconds_per_source: Seconds that each source adds.
+        error_share: Share of jobs that end ``Errored``, from 0 to 1.
+        latency: Seconds that every answer takes, half before the service looks, half after.
+        api_keys_without_model_run: Keys that are known but lack the "Model Run" permission.
+        groups: Group names and their ids.
+        projects: Project names and their ids.
+        models: Model names and their ids.
+        layers: Layer names and their ids.
+        clock: Tells the time in seconds; ``anyio.current_time`` for tests in virtual time.
+
+    Raises:
+        ValueError: An argument is invalid; the message names every fault.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = DEFAULT_API_KEY,
+        workers: int = 10,
+        seed: int = 0,
+        base_seconds: float = 1.0,
+        seconds_per_source: float = 0.1,
+        error_share: float = 0.0,
+        latency: float = 0.0,
+        api_keys_without_model_run: Collection[str] = (),
+        groups: Mapping[str, int] = DEFAULT_GROUPS,
+        projects: Mapping[str, int] = DEFAULT_PROJECTS,
+        models: Mapping[str, int] = DEFAULT_MODELS,
+        layers: Mapping[str, int] = DEFAULT_LAYERS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = Settings(
+            api_key=api_key,
+            workers=workers,
+            seed=seed,
+            base_seconds=base_seconds,
+            seconds_per_source=seconds_per_source,
+            error_share=error_share,
+            latency=latency,
+            api_keys_without_model_run=api_keys_without_model_run,
+            groups=groups,
+            projects=projects,
+            models=models,
+            layers=layers,
+            clock=clock,
+        )
+        self._state = ServiceState(self._settings)
+        self._app = make_app(self._state, self._settings)
+
+    def __repr__(self) -> str:
+        return f"<Emulator workers={self._settings.workers} jobs={len(self._state.jobs)}>"
+
+    @property
+    def app(self) -> Starlette:
+        """The ASGI app; works under asyncio and trio, in-process or behind a server."""
+        return self._app
+
+    @property
+    def jobs(self) -> Mapping[int, EmulatedJob]:
+        """All jobs by id, as they are now: a copy, safe to read while the emulator serves."""
+        return MappingProxyType(dict(self._state.jobs))
+
+    @property
+    def stats(self) -> EmulatorStats:
+        """The traffic so far."""
+        return self._state.stats
+
+    def job(self, job_id: int) -> EmulatedJob:
+        """Return one job as it is now.
+
+        Args:
+            job_id: The job's id.
+
+        Raises:
+            KeyError: There is no such job.
+        """
+        return self._state.jobs[job_id]

@@ -1,0 +1,198 @@
+"""Serves an emulator on a real socket, beside the caller's event loop rather than in it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import threading
+import warnings
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Self
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from anyio import AsyncContextManagerMixin
+from starlette.responses import JSONResponse
+
+from annolab_async.emulator._settings import is_int, is_name
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from annolab_async.emulator._emulator import Emulator
+
+START_SECONDS = 10.0
+STOP_SECONDS = 10.0
+# Above the usual gap between polls, so that a poller's kept connection is not closed under it.
+_KEEP_ALIVE_SECONDS = 75
+_BACKLOG = 2048
+_LAST_PORT = 65535
+
+
+class EmulatorServer(AsyncContextManagerMixin):
+    """Serves an emulator on a real socket for as long as its block lasts.
+
+    ``async with EmulatorServer(emulator) as server:`` then talk to ``server.base_url``. It runs in
+    a thread of its own, so callers may use asyncio, trio or blocking code. Requests in flight when
+    the block ends are answered with 503.
+
+    Args:
+        emulator: The emulator to serve.
+        host: Address to listen on.
+        port: Port to listen on; 0 lets the system choose a free one.
+
+    Raises:
+        ValueError: The host or the port is invalid.
+    """
+
+    def __init__(self, emulator: Emulator, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        if not is_name(host):
+            raise ValueError(f"host must be a non-empty string, not {host!r}")
+        if not is_int(port) or not 0 <= port <= _LAST_PORT:
+            raise ValueError(f"port must be an int from 0 to {_LAST_PORT}, not {port!r}")
+        self._emulator = emulator
+        self._host = host
+        self._port = port
+        self._base_url: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<EmulatorServer {self._base_url or 'not serving'}>"
+
+    @property
+    def base_url(self) -> str:
+        """Where the emulator is served, without a slash at the end.
+
+        Raises:
+            RuntimeError: It is not being served.
+        """
+        if self._base_url is None:
+            raise RuntimeError("not serving: use `async with EmulatorServer(emulator) as server:`")
+        return self._base_url
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        """Listen and serve.
+
+        Raises:
+            OSError: The address cannot be listened on.
+            RuntimeError: The server did not start.
+        """
+        # Looking up a host name blocks, hence the thread.
+        listener = await anyio.to_thread.run_sync(listen, self._host, self._port)
+        serving = _ServingThread(self._emulator.app, listener)
+        try:
+            await serving.start()
+            self._base_url = _url(self._host, listener.getsockname()[1])
+            yield self
+        finally:
+            self._base_url = None
+            with anyio.CancelScope(shield=True):
+                await serving.stop()
+
+
+class _ServingThread:
+    """A thread that runs uvicorn on a socket that already listens."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            functools.partial(_answer_when_cancelled, app),
+            interface="asgi3",
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=1,
+        )
+        self._started = threading.Event()
+        self._server = _Server(config, self._started)
+        self._listener = listener
+        self._failure: Exception | None = None
+        # A daemon, so that an interpreter that exits in the middle of the block is not held up.
+        self._thread = threading.Thread(target=self._run, name="annolab-emulator", daemon=True)
+
+    async def start(self) -> None:
+        self._thread.start()
+        await _in_thread(self._started.wait, START_SECONDS)
+        if not self._server.started:
+            raise RuntimeError("the emulator's server did not start") from self._failure
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        await _in_thread(self._thread.join, STOP_SECONDS)
+        if self._thread.is_alive():
+            warnings.warn(
+                f"the emulator's server did not stop within {STOP_SECONDS:g} s",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
+    def _run(self) -> None:
+        try:
+            # Loading imports modules, which would block the loop if uvicorn did it there.
+            self._server.config.load()
+            self._server.run(sockets=[self._listener])
+        except Exception as exc:  # noqa: BLE001 - handed to the caller's thread
+            self._failure = exc
+        finally:
+            self._listener.close()
+            self._started.set()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says when it serves, and does not wait for slow answers when it stops."""
+
+    def __init__(self, config: uvicorn.Config, started: threading.Event) -> None:
+        super().__init__(config)
+        self._started_event = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started_event.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self.server_state.tasks:
+            task.cancel()
+        await super().shutdown(sockets)
+
+
+async def _answer_when_cancelled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        await app(scope, receive, send)
+    except asyncio.CancelledError:
+        # Only the stopping server cancels, and it wants an answer, not an exception to log.
+        response = JSONResponse({"message": "the emulator is stopping"}, 503)
+        await response(scope, receive, send)
+
+
+async def _in_thread(function: Callable[[float], object], seconds: float) -> None:
+    # A limiter of its own: the default one may be used up by whoever waits for this server.
+    await anyio.to_thread.run_sync(function, seconds, limiter=anyio.CapacityLimiter(1))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as exc:
+        raise OSError(
+            exc.errno,
+            f"the emulator cannot listen on {_url(host, port)}: {exc.strerror}"
+            " (HINT: port=0 takes any free port)",
+        ) from exc
+    # Connections inherit it. asyncio sets it only where the socket names its protocol, which this
+    # one does not, and without it every answer on a kept connection waits 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,178 @@
+"""The emulated service as a pure state machine: time comes in as an argument, nothing goes out.
+
+Jobs wait in a queue, first in, first out, for one of a fixed number of workers. Nothing that
+happens later can change a job's turn, so its start, end and outcome are settled on submission and
+its status at any time is a comparison.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from annolab_async.emulator._batch_body import Refused, find_targets, parse_body, parse_id
+from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats, FinalStatus
+
+if TYPE_CHECKING:
+    from annolab_async.emulator._settings import Settings
+
+RequestKind: TypeAlias = Literal["submit", "poll", "other"]
+
+_SIGMA = 0.25
+"""Spread of the noise on durations: two jobs in three are within a quarter of the mean."""
+
+
+class Answer(NamedTuple):
+    """What the service sends back."""
+
+    status_code: int
+    body: dict[str, Any]
+
+
+class ServiceState:
+    """All that the emulated service knows.
+
+    Args:
+        settings: How it is set up.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.jobs: dict[int, EmulatedJob] = {}
+        self._settings = settings
+        # When each worker will be free: -inf, so that clocks may start anywhere.
+        self._free_at = [float("-inf")] * settings.workers
+        self._requests: dict[RequestKind, int] = {"submit": 0, "poll": 0, "other": 0}
+        self._in_flight = 0
+        self._max_in_flight = 0
+        self._polls_in_flight = 0
+        self._max_polls_in_flight = 0
+
+    @property
+    def stats(self) -> EmulatorStats:
+        """The traffic so far."""
+        return EmulatorStats(
+            requests=sum(self._requests.values()),
+            submits=self._requests["submit"],
+            polls=self._requests["poll"],
+            in_flight=self._in_flight,
+            max_in_flight=self._max_in_flight,
+            polls_in_flight=self._polls_in_flight,
+            max_polls_in_flight=self._max_polls_in_flight,
+        )
+
+    def request_began(self, kind: RequestKind) -> None:
+        """Count a request that has come in."""
+        self._requests[kind] += 1
+        self._in_flight += 1
+        self._max_in_flight = max(self._max_in_flight, self._in_flight)
+        if kind == "poll":
+            self._polls_in_flight += 1
+            self._max_polls_in_flight = max(self._max_polls_in_flight, self._polls_in_flight)
+
+    def request_ended(self, kind: RequestKind) -> None:
+        """Count a request as answered or given up."""
+        self._in_flight -= 1
+        if kind == "poll":
+            self._polls_in_flight -= 1
+
+    def submit(self, authorization: str | None, body: bytes, *, now: float) -> Answer:
+        """Take on a job.
+
+        Args:
+            authorization: The ``Authorization`` header; None if there was none.
+            body: The request's body.
+            now: Seconds on the emulator's clock.
+        """
+        try:
+            self._check_key(authorization)
+            job = self._enqueue(body, now)
+        except Refused as refused:
+            return Answer(refused.status_code, {"message": refused.message})
+        return Answer(
+            200,
+            {
+                "inferenceJobId": job.inference_job_id,
+                # A free worker may take the job up at this very instant; the answer is older.
+                "status": "Queued",
+                "projectName": job.project_name,
+                "projectId": job.project_id,
+                "outputLayerName": job.output_layer_name,
+                "outputLayerId": job.output_layer_id,
+                "sourceIds": list(job.source_ids),
+            },
+        )
+
+    def poll(self, authorization: str | None, job_id: str, *, now: float) -> Answer:
+        """Tell a job's status, and keep a record of having told it.
+
+        Args:
+            authorization: The ``Authorization`` header; None if there was none.
+            job_id: The job's id as the path gives it.
+            now: Seconds on the emulator's clock.
+        """
+        try:
+            self._check_key(authorization)
+            job = self._find_job(job_id)
+        except Refused as refused:
+            return Answer(refused.status_code, {"message": refused.message})
+        status = job.status_at(now)
+        self.jobs[job.inference_job_id] = job.shown(status)
+        return Answer(
+            200,
+            {
+                "inferenceJobId": job.inference_job_id,
+                "status": status,
+                "projectId": job.project_id,
+                "sourceIds": list(job.source_ids),
+            },
+        )
+
+    def _check_key(self, authorization: str | None) -> None:
+        if authorization is None:
+            raise Refused(401, "no API key: send the header 'Authorization: Api-Key KEY'")
+        scheme, _, key = authorization.partition(" ")
+        if scheme == "Api-Key" and key == self._settings.api_key:
+            return
+        if scheme == "Api-Key" and key in self._settings.api_keys_without_model_run:
+            raise Refused(403, 'the API key lacks the "Model Run" permission on the project')
+        raise Refused(401, "invalid API key")
+
+    def _find_job(self, job_id: str) -> EmulatedJob:
+        number = parse_id(job_id)
+        if number is None or number not in self.jobs:
+            raise Refused(404, f"not found: inference job {job_id!r}")
+        return self.jobs[number]
+
+    def _enqueue(self, raw: bytes, now: float) -> EmulatedJob:
+        body = parse_body(raw)
+        targets = find_targets(body, self._settings)
+        job_id = len(self.jobs) + 1
+        seconds, final_status = self._fate(job_id, len(body.source_ids))
+        started_at = max(now, self._free_at[0])
+        heapq.heapreplace(self._free_at, started_at + seconds)
+        job = EmulatedJob(
+            inference_job_id=job_id,
+            group_name=body.group_name,
+            project_id=targets.project.id,
+            project_name=targets.project.name,
+            model_id=targets.model.id,
+            model_name=targets.model.name,
+            output_layer_id=targets.output_layer.id,
+            output_layer_name=targets.output_layer.name,
+            source_ids=body.source_ids,
+            submitted_at=now,
+            started_at=started_at,
+            ended_at=started_at + seconds,
+            final_status=final_status,
+        )
+        self.jobs[job_id] = job
+        return job
+
+    def _fate(self, job_id: int, sources: int) -> tuple[float, FinalStatus]:
+        settings = self._settings
+        mean = settings.base_seconds + settings.seconds_per_source * sources
+        # Seeded by job, so that a job's fate hangs on neither the order nor the number of draws.
+        rng = random.Random(f"{settings.seed}:{job_id}")
+        seconds = mean * rng.lognormvariate(-(_SIGMA**2) / 2, _SIGMA)
+        return seconds, "Errored" if rng.random() < settings.error_share else "Finished"

@@ -1,0 +1,335 @@
+"""Everything that this library raises of its own accord.
+
+```
+AnnoLabError
+├── ConfigurationError          no key, a bad base URL or option: raised at construction
+├── NotOpen                     a client or watcher used outside its ``async with`` (also a RuntimeError)
+├── RequestNotSent              provably never reached the server: safe to send again
+├── NoResponse                  a read that was sent, and whose answer never came whole
+├── SubmissionUnknown           a submission whose answer is lost: the batch may or may not exist
+├── StatusError                 the server answered with a status that is not a success
+│   ├── AuthenticationError     401
+│   ├── PermissionDenied        403
+│   ├── NotFound                404
+│   ├── InvalidRequest          400, 422
+│   ├── RateLimited             429
+│   └── ServerError             5xx
+├── InvalidResponse             a success whose body is not what was asked for
+├── WaitTimeout                 the job did not end in the time given
+└── JobLost                     the job can no longer be watched
+    └── JobNotFound             because the server does not know it (also a NotFound)
+```
+
+Every error can be pickled, so that it crosses process boundaries; none holds an API key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from annolab_async._records import InferenceJob, InferenceRequest
+
+__all__ = [
+    "AnnoLabError",
+    "AuthenticationError",
+    "ConfigurationError",
+    "InvalidRequest",
+    "InvalidResponse",
+    "JobLost",
+    "JobNotFound",
+    "NoResponse",
+    "NotFound",
+    "NotOpen",
+    "PermissionDenied",
+    "RateLimited",
+    "RequestNotSent",
+    "ServerError",
+    "StatusError",
+    "SubmissionUnknown",
+    "WaitTimeout",
+]
+
+
+class AnnoLabError(Exception):
+    """Base of every error that this library raises; ``str()`` says what happened and how to mend it."""
+
+    def __reduce__(self) -> tuple[Callable[..., AnnoLabError], tuple[object, ...]]:
+        # Exception's own __reduce__ calls the class with its text, which subclasses with
+        # keyword arguments refuse; a foreign exception may hold a request and with it the key.
+        state = {
+            name: _portable(value) if isinstance(value, BaseException) else value
+            for name, value in self.__dict__.items()
+        }
+        return _rebuild, (type(self), self.args, state)
+
+
+def _rebuild(
+    cls: type[AnnoLabError], args: tuple[object, ...], state: dict[str, Any]
+) -> AnnoLabError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
+
+def _portable(error: BaseException) -> AnnoLabError:
+    return error if isinstance(error, AnnoLabError) else AnnoLabError(_describe(error))
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class ConfigurationError(AnnoLabError):
+    """The client cannot work as configured; raised at construction, before any request."""
+
+
+class NotOpen(AnnoLabError, RuntimeError):
+    """A client or watcher was used before its ``async with`` block was entered or after it was left."""
+
+
+class RequestNotSent(AnnoLabError):
+    """The request provably never reached the server, so that it is safe to send it again.
+
+    Attributes:
+        method, path: the request.
+        cause: what the transport reported.
+    """
+
+    def __init__(self, *, method: str, path: str, cause: BaseException) -> None:
+        self.method = method
+        self.path = path
+        self.cause = cause
+        super().__init__(
+            f"{method} {path} was not sent ({_describe(cause)}). Nothing reached the server: "
+            "check the base URL and the network, then send it again."
+        )
+
+
+class NoResponse(AnnoLabError):
+    """The request was sent, but no whole answer came back in time.
+
+    A read may be repeated. For a submission this becomes :class:`SubmissionUnknown`.
+
+    Attributes:
+        method, path: the request.
+        cause: what the transport reported.
+    """
+
+    def __init__(self, *, method: str, path: str, cause: BaseException) -> None:
+        self.method = method
+        self.path = path
+        self.cause = cause
+        super().__init__(
+            f"{method} {path} was sent, but no whole answer came ({_describe(cause)})."
+        )
+
+
+class SubmissionUnknown(AnnoLabError):
+    """A batch was sent and its answer lost: the job may or may not exist. It is never sent again by itself.
+
+    Attributes:
+        request: the :class:`InferenceRequest` whose fate is unknown.
+        cause: what happened instead of an answer.
+    """
+
+    def __init__(self, *, request: InferenceRequest, cause: BaseException) -> None:
+        self.request = request
+        self.cause = cause
+        super().__init__(
+            f"The batch of {len(request.source_ids)} sources was sent, but its answer is lost: {_describe(cause)} "
+            "The job may or may not exist, and sending it again may pay for it twice. "
+            f"Look for new predictions in the output layer {request.output_layer_identifier!r} first."
+        )
+
+
+class StatusError(AnnoLabError):
+    """The server answered with a status that is not a success.
+
+    Attributes:
+        status_code: the HTTP status.
+        message: what the server said, shortened; empty when it said nothing.
+        method, path: the request.
+        retry_after: seconds the server asked to wait, None when it did not say.
+    """
+
+    _hint: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        *,
+        status_code: int,
+        message: str,
+        method: str,
+        path: str,
+        retry_after: float | None = None,
+    ) -> None:
+        self.status_code = status_code
+        self.message = message
+        self.method = method
+        self.path = path
+        self.retry_after = retry_after
+        text = f"{method} {path} answered {status_code}"
+        text += f": {message}" if message else "."
+        super().__init__(f"{text} {self._hint}".rstrip())
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        status_code: int,
+        message: str,
+        method: str,
+        path: str,
+        retry_after: float | None = None,
+    ) -> StatusError:
+        """Return the error of the subclass that stands for a status."""
+        kind = _BY_STATUS.get(
+            status_code, ServerError if status_code >= _SERVER_ERRORS else StatusError
+        )
+        return kind(
+            status_code=status_code,
+            message=message,
+            method=method,
+            path=path,
+            retry_after=retry_after,
+        )
+
+
+class AuthenticationError(StatusError):
+    """401: the server does not accept the API key."""
+
+    _hint = "(Check the API key: pass api_key=... or set ANNOLAB_API_KEY.)"
+
+
+class PermissionDenied(StatusError):
+    """403: the API key may not do this."""
+
+    _hint = '(The key needs the "Model Run" permission on the project that holds the sources.)'
+
+
+class NotFound(StatusError):
+    """404: the server knows no such group, project, model, layer or job."""
+
+
+class InvalidRequest(StatusError):
+    """400 or 422: the server understood the request and refuses it."""
+
+
+class RateLimited(StatusError):
+    """429: too many requests; ``retry_after`` says how long to wait, when the server said so."""
+
+
+class ServerError(StatusError):
+    """5xx: the server failed."""
+
+
+_SERVER_ERRORS: Final = 500
+_BY_STATUS: Final[dict[int, type[StatusError]]] = {
+    400: InvalidRequest,
+    401: AuthenticationError,
+    403: PermissionDenied,
+    404: NotFound,
+    422: InvalidRequest,
+    429: RateLimited,
+}
+
+
+class InvalidResponse(AnnoLabError):
+    """The server reported success, but its body is not what was asked for.
+
+    Attributes:
+        method, path: the request.
+        fault: what is wrong, naming the field.
+        excerpt: the beginning of the body, without secrets.
+        inference_job_id: the job's id, when it could be told from the damaged body.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        path: str,
+        fault: str,
+        excerpt: str,
+        inference_job_id: int | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.fault = fault
+        self.excerpt = excerpt
+        self.inference_job_id = inference_job_id
+        text = f"{method} {path} was answered with something else than a job: {fault}. "
+        if inference_job_id is not None:
+            text += f"The job exists, its id is {inference_job_id}. "
+        super().__init__(f"{text}The body began: {excerpt!r}")
+
+
+class WaitTimeout(AnnoLabError):
+    """The job did not end within the time given to it. The job itself goes on.
+
+    Attributes:
+        inference_job_id: the job.
+        job: its last state seen, None if it was never seen.
+        timeout: the time given, in seconds.
+    """
+
+    def __init__(self, *, inference_job_id: int, job: InferenceJob | None, timeout: float) -> None:
+        self.inference_job_id = inference_job_id
+        self.job = job
+        self.timeout = timeout
+        seen = f"last seen {job.status}" if job else "never seen"
+        super().__init__(
+            f"Job {inference_job_id} did not end within {timeout:g} s ({seen}). "
+            "It goes on at the server: watch it again, or give it a longer timeout."
+        )
+
+
+class JobLost(AnnoLabError):
+    """The job can no longer be watched: asking for it failed for too long, or the server does not know it.
+
+    Attributes:
+        inference_job_id: the job.
+        job: its last state seen, None if it was never seen.
+        cause: the last failure.
+    """
+
+    def __init__(
+        self,
+        *,
+        inference_job_id: int,
+        job: InferenceJob | None,
+        cause: AnnoLabError | None,
+        why: str,
+    ) -> None:
+        self.inference_job_id = inference_job_id
+        self.job = job
+        self.cause = cause
+        # Not super(): in JobNotFound the next class in line is StatusError.
+        AnnoLabError.__init__(self, f"Job {inference_job_id} is lost: {why}")
+
+
+class JobNotFound(JobLost, NotFound):
+    """The server does not know the job, so that it can no longer be watched.
+
+    Both a :class:`JobLost` and the :class:`NotFound` that caused it.
+    """
+
+    @classmethod
+    def because(cls, *, inference_job_id: int, job: InferenceJob | None, cause: NotFound) -> Self:
+        """Return the loss of a job that the server answered a poll for with 404."""
+        error = cls(
+            inference_job_id=inference_job_id,
+            job=job,
+            cause=cause,
+            why=f"{cause} (Is it an id of this server? Jobs of another account cannot be seen.)",
+        )
+        error.status_code = cause.status_code
+        error.message = cause.message
+        error.method = cause.method
+        error.path = cause.path
+        error.retry_after = cause.retry_after
+        return error

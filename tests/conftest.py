@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.virtual_time import virtual_backend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    if request.node.get_closest_marker("sockets"):
+        return request.param
+    return virtual_backend(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANNOLAB_API_KEY", raising=False)
+    monkeypatch.delenv("ANNOLAB_BASE_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _every_log_line_is_formatted(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    # A log call with wrong arguments shows only when its level is on.
+    with caplog.at_level(logging.DEBUG, logger="annolab_async"):
+        yield

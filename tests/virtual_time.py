@@ -1,0 +1,48 @@
+"""An asyncio event loop whose clock jumps to the next timer instead of waiting for it.
+
+Trio's ``MockClock(autojump_threshold=0)`` is the same for trio. No worker thread may be involved: the loop would not
+know that there is something to wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """A selector that never waits, and tells how long it was asked to wait instead."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if not events:
+            if timeout is None:
+                raise RuntimeError("deadlock: every task waits for another, and no timer is set")
+            self.now += timeout
+        return events
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop in which sleeping takes no time."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def virtual_backend(name: str) -> tuple[str, Mapping[str, object]]:
+    """Return anyio's backend of that name, in virtual time."""
+    if name == "asyncio":
+        return name, {"loop_factory": VirtualTimeLoop}
+    from trio.testing import MockClock  # noqa: PLC0415  # so that only tests on trio import it
+
+    return name, {"clock": MockClock(autojump_threshold=0)}
