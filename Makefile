@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt --build-constraint constraints.txt
-SOURCES := annolab_async tests benchmarks
+SOURCES := annolab_async tests
 
 .PHONY: help demo test lint types pytest format clean
 .DEFAULT_GOAL := help

@@ -7,6 +7,7 @@ a class does not know are passed over, since the service may add some, and so ar
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
 
     Attrs = type[attrs.AttrsInstance]
 
-__all__ = ["structure", "unstructure"]
+__all__ = ["decode_json", "structure", "unstructure"]
 
 T = TypeVar("T")
 
-_EXCERPT_LENGTH: Final = 40
 
-_NAMES: Final[dict[type, str]] = {int: "an integer", str: "a string"}
+_KINDS: Final[dict[type, str]] = {
+    type(None): "null",
+    bool: "true or false",
+    int: "an integer",
+    float: "a fraction",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
 
 
 def _camel_case(name: str) -> str:
@@ -36,7 +44,7 @@ def _exactly(kind: type[T]) -> Callable[[object, object], T]:
     def check(value: object, _: object) -> T:
         # type() and not isinstance(): a bool is an int to Python, but not to the API.
         if type(value) is not kind:
-            raise TypeError(f"is {_excerpt(value)}, not {_NAMES[kind]}")
+            raise TypeError(f"is {_kind(value)}, not {_KINDS[kind]}")
         return value
 
     return check
@@ -52,17 +60,17 @@ def _if_exactly(kind: type[T]) -> Callable[[object, object], T | None]:
 
 def _ints(value: object, _: object) -> tuple[int, ...]:
     if not isinstance(value, list):
-        raise TypeError(f"is {_excerpt(value)}, not an array")
+        raise TypeError(f"is {_kind(value)}, not an array")
     items = cast("list[object]", value)
     for item in items:
         if type(item) is not int:
-            raise TypeError(f"holds {_excerpt(item)}, not only integers")
+            raise TypeError(f"holds {_kind(item)}, not only integers")
     return tuple(cast("list[int]", items))
 
 
-def _excerpt(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"
+def _kind(value: object) -> str:
+    # What stands in an answer may be secret; of which kind it is, never.
+    return _KINDS.get(type(value), type(value).__name__)
 
 
 def _make_converter() -> Converter:
@@ -89,18 +97,30 @@ def _make_converter() -> Converter:
 _CONVERTER: Final = _make_converter()
 
 
+def decode_json(text: str | bytes) -> object:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is no JSON ({error})") from None
+
+
 def structure(cls: type[T], data: object) -> T:
     """Make a record of decoded JSON.
 
     Args:
         cls: the attrs class to make.
-        data: what ``json.loads`` returned.
+        data: what :func:`decode_json` returned.
 
     Raises:
         ValueError: the data do not fit; the text names every field at fault, as on the wire.
     """
     if type(data) is not dict:
-        raise ValueError(f"it is {_excerpt(data)}, not an object")
+        raise ValueError(f"it is {_kind(data)}, not an object")
     try:
         return _CONVERTER.structure(data, cls)
     except ClassValidationError as error:

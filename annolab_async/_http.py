@@ -33,6 +33,10 @@ _NOT_SENT: Final = frozenset({
     "ProxyError",
     "UnsupportedProtocol",
 })
+# The share of the deadline that one phase (connecting, writing, each read) may take. Below 1, since httpx closes a
+# connection in the middle of a handshake when its own timeout ends it, but leaves it to the garbage collector when
+# the deadline does.
+_PHASE: Final = 0.9
 _STATED_IN_ADDRESS: Final = ("userinfo", "query", "fragment")
 
 
@@ -155,7 +159,7 @@ class HttpSession(AsyncContextManagerMixin):
                 self._base_url + path,
                 content=body,
                 headers=self._read_headers if body is None else self._write_headers,
-                timeout=self._timeout,
+                timeout=_PHASE * self._timeout,
                 extensions={"trace": progress.trace},
             )
             async with self._permits:

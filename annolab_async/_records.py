@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from attrs import Factory, field, frozen
 
-from annolab_async._converter import structure, unstructure
+from annolab_async._converter import decode_json, structure, unstructure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -189,7 +189,7 @@ class InferenceJob:
         Raises:
             ValueError: the text is no JSON, or a field is missing or of a wrong type; it is named.
         """
-        return structure(cls, json.loads(text))
+        return structure(cls, decode_json(text))
 
 
 @frozen(eq=False)

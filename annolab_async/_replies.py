@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
-from annolab_async._converter import structure
+from annolab_async._converter import decode_json, structure
 from annolab_async._records import InferenceJob
 from annolab_async.errors import InvalidResponse, StatusError
 
@@ -21,7 +21,9 @@ __all__ = ["Reply", "read_job", "redacted"]
 _EXCERPT_LENGTH: Final = 200
 _OK: Final = range(200, 300)
 # Signed links carry their secret in the query.
-_QUERY: Final = re.compile(r"(https?://[^\s\"'?]*)\?[^\s\"']*", re.IGNORECASE)
+_QUERY: Final = re.compile(r"\?[^\s\"]+")
+# Only where the job's id stands whole, and among the outermost fields.
+_JOB_ID: Final = re.compile(rb'\s*\{[^{}\[\]]*?"inferenceJobId"\s*:\s*([1-9][0-9]{0,17})\s*[,}]')
 
 
 @frozen
@@ -42,8 +44,10 @@ def redacted(text: str, *, secret: str) -> str:
         text: what the server sent.
         secret: the API key, in case that the server echoes it.
     """
-    text = _QUERY.sub(r"\1?[hidden]", text.replace(secret, "[API key]"))
-    text = "".join(char if char.isprintable() else " " for char in text[: 2 * _EXCERPT_LENGTH])
+    # Cut only after the key is out, lest a part of it stays; and before the rest, lest a long text takes long.
+    text = text.replace(secret, "[API key]")[: 16 * _EXCERPT_LENGTH]
+    text = _QUERY.sub("?[hidden]", text)
+    text = "".join(char if char.isprintable() else " " for char in text[: _EXCERPT_LENGTH + 1])
     return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"
 
 
@@ -67,33 +71,35 @@ def read_job(reply: Reply, *, secret: str, asked_for: int | None = None) -> Infe
             path=reply.path,
             retry_after=_retry_after(reply.headers),
         )
-    job_id: int | None = None
     try:
-        job = structure(InferenceJob, _decode(reply.body))
-        job_id = job.inference_job_id
-        if job_id < 1:
-            raise ValueError(f"inferenceJobId is {job_id}, and ids begin at 1")  # noqa: TRY301
-        if asked_for not in {None, job_id}:
-            raise ValueError(f"inferenceJobId is {job_id}, and {asked_for} was asked for")  # noqa: TRY301
+        job = structure(InferenceJob, decode_json(reply.body))
+        _check_id(job.inference_job_id, asked_for)
     except ValueError as error:
         raise InvalidResponse(
             method=reply.method,
             path=reply.path,
-            fault=redacted(str(error), secret=secret),
+            fault=str(error),
             excerpt=redacted(_text(reply.body), secret=secret),
+            inference_job_id=_salvaged_id(reply.body) if asked_for is None else asked_for,
         ) from None
     return job
 
 
+def _check_id(job_id: int, asked_for: int | None) -> None:
+    if job_id < 1:
+        raise ValueError(f"inferenceJobId is {job_id}, and ids begin at 1")
+    if asked_for not in {None, job_id}:
+        raise ValueError(f"inferenceJobId is {job_id}, and {asked_for} was asked for")
+
+
+def _salvaged_id(body: bytes) -> int | None:
+    """Return the id that stands whole in a damaged body: the job exists, and was paid for."""
+    match = _JOB_ID.match(body)
+    return int(match[1]) if match else None
+
+
 def _text(body: bytes) -> str:
-    return body[: 16 * _EXCERPT_LENGTH].decode(errors="replace")
-
-
-def _decode(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON ({error})") from None
+    return body.decode(errors="replace")
 
 
 def _message(body: bytes) -> str:

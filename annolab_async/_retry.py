@@ -22,10 +22,11 @@ _MAY_PASS: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def backoff(failures: int, *, first: float, factor: float, cap: float) -> float:
-    """Return ``first * factor ** (failures - 1)`` seconds, at most ``cap``, without overflowing."""
-    # The exponent at which the cap is reached; any higher one only makes numbers too large for a float.
-    enough = math.log(cap / first, factor) + 1 if factor > 1 else 0.0
-    return min(cap, first * math.pow(factor, min(failures - 1, enough)))
+    """Return ``first * factor ** (failures - 1)`` seconds, at most ``cap``."""
+    try:
+        return min(cap, first * math.pow(factor, failures - 1))
+    except OverflowError:
+        return cap
 
 
 @frozen(kw_only=True)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 __all__ = ["main"]
 
-_EXTRAS = {"rich": "cli", "typer": "cli", "starlette": "emulator", "uvicorn": "emulator"}
+_LIBRARIES: Final = frozenset({"rich", "starlette", "typer", "uvicorn"})
 
 
 def main() -> None:
     """Run the command line; without its libraries, say how to get them and exit with status 2."""
     try:
         from annolab_async.cli._app import app  # noqa: PLC0415  # its libraries are an extra
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+    except ImportError as error:
+        # The emulator turns the error into one of its own.
+        missing = error.name or getattr(error.__cause__, "name", None) or ""
+        if missing.partition(".")[0] not in _LIBRARIES:
             raise
         print(  # noqa: T201
-            f"annolab-async needs {error.name}: pip install 'annolab-async[cli,emulator]'",
+            f"annolab-async needs {missing}: pip install 'annolab-async[cli,emulator]'",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -10,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from annolab_async.emulator._state import Answer, RequestKind, ServiceState
@@ -106,10 +105,7 @@ def _kind(scope: Scope) -> RequestKind:
 
 
 def _respond(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
-    # Starlette's JSONResponse writes raw UTF-8, which a lone surrogate in a name would break.
-    return Response(
-        json.dumps(answer.body), answer.status_code, headers, media_type="application/json"
-    )
+    return JSONResponse(answer.body, answer.status_code, headers)
 
 
 async def _on_http_error(request: Request, exc: Exception) -> Response:

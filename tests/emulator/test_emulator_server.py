@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import socket
 import threading
 from contextlib import AsyncExitStack
@@ -21,7 +22,7 @@ from anyio.lowlevel import current_token
 
 from annolab_async.emulator import Emulator, EmulatorServer, _server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
 
 HEADERS = {"Authorization": "Api-Key XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"}
 PATH = "/v1/infer/batch"
@@ -185,7 +186,9 @@ async def test_a_block_cancelled_while_the_server_starts_leaves_nothing_behind(
     assert not serving_threads()
 
 
-async def test_stopping_waits_neither_for_idle_connections_nor_for_slow_answers() -> None:
+async def test_stopping_waits_neither_for_idle_connections_nor_for_slow_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     emulator = Emulator(latency=3600)
     answers: list[httpx.Response] = []
 
@@ -205,6 +208,8 @@ async def test_stopping_waits_neither_for_idle_connections_nor_for_slow_answers(
     assert [answer.status_code for answer in answers] == [503]
     assert answers[0].json() == {"message": "the emulator is stopping"}
     assert not emulator.jobs
+    told = [record for record in caplog.records if record.name.startswith("uvicorn")]
+    assert not [record for record in told if record.levelno >= logging.WARNING]
 
 
 async def test_a_port_in_use_is_named() -> None:
@@ -262,7 +267,11 @@ async def test_a_server_that_does_not_stop_in_time_is_reported(
     assert not thread.is_alive()
 
 
-async def test_serving_leaves_the_logs_alone(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_serving_leaves_the_logs_alone(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     async with EmulatorServer(Emulator()) as server, httpx.AsyncClient() as client:
         await client.get(server.base_url)
     assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.name == "uvicorn.access"]

@@ -1,0 +1,140 @@
+"""The command line, as a process and, where it matters, on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from annolab_async import Outcome
+from annolab_async.cli import _demo, main
+from annolab_async.cli._app import app
+
+SMALL = ["demo", "--batches", "30", "--batch-size", "2", "--workers", "10", "--error-share", "0.2"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            "from annolab_async.cli import main; main()",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_demo_tells_what_came_of_every_job() -> None:
+    done = run(*SMALL)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert "Submitting 30 batches of 2 sources" in done.stdout
+    errored = [line for line in done.stdout.splitlines() if "errored; its sources:" in line]
+    assert errored
+    assert f"{30 - len(errored)} finished, {len(errored)} errored" in done.stdout
+    assert "30 submits" in done.stdout
+    assert "95% within" in done.stdout
+    assert "Every job got exactly one outcome" in done.stdout
+    assert "\x1b" not in done.stdout, "plain text when it is no terminal"
+
+
+def test_the_same_seed_gives_the_same_failures() -> None:
+    runs = [CliRunner().invoke(app, [*SMALL, "--seed", seed]).stdout for seed in ("1", "1", "2")]
+    failures = [[line for line in text.splitlines() if "errored; its" in line] for text in runs]
+    assert failures[0] == failures[1] != failures[2]
+
+
+def test_on_a_terminal_there_is_a_live_bar() -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", "from annolab_async.cli import main; main()", *SMALL],
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"},
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:
+            pass  # Linux's way to say that the other side is closed
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"\x1b[" in shown
+    assert b"/30" in shown
+    assert b"Every job got exactly one outcome" in shown
+
+
+def test_an_outcome_that_is_not_the_truth_is_told_and_is_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(_demo._OUTCOME_OF, "Finished", Outcome.LOST)
+    done = CliRunner().invoke(app, SMALL)
+    assert done.exit_code == 1
+    assert "WRONG" in done.stdout
+
+
+def test_an_interrupt_ends_it_in_one_line() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "from annolab_async.cli import main; main()", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "Submitting" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Interrupted" in out
+    assert not err
+
+
+def test_senseless_options_are_refused() -> None:
+    done = run("demo", "--batches", "0")
+    assert done.returncode == 2
+    assert "--batches" in done.stderr
+    assert run("dmeo").returncode == 2
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich", "starlette", "uvicorn"])
+def test_without_its_libraries_it_says_how_to_get_them(missing: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; from annolab_async.cli import main; main()"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install 'annolab-async[cli,emulator]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_its_own_is_not_taken_for_a_missing_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "annolab_async.cli._app", None)
+    with pytest.raises(ImportError):
+        main()
+
+
+def test_main_runs_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["annolab-async", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "demo" in capsys.readouterr().out

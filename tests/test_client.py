@@ -1,0 +1,352 @@
+"""What the client sends, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import anyio
+import httpx
+import httpx2
+import pytest
+
+from annolab_async import (
+    AsyncInferenceClient,
+    AuthenticationError,
+    ConfigurationError,
+    FixedInterval,
+    InferenceJob,
+    InvalidRequest,
+    InvalidResponse,
+    JobNotFound,
+    JobState,
+    NotFound,
+    NotOpen,
+    PermissionDenied,
+    RetryPolicy,
+    ServerError,
+    WaitTimeout,
+)
+from tests.raw_server import raw_server
+from tests.service import BASE_URL, KEY, a_request, an_emulator, in_process
+
+pytestmark = pytest.mark.anyio
+
+
+def answering(*answers: httpx.Response) -> tuple[httpx.AsyncClient, list[httpx.Request]]:
+    """Return an HTTP client that gives answers, the last again and again, and the requests it gets."""
+    requests = list[httpx.Request]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return answers[min(len(requests), len(answers)) - 1]
+
+    return httpx.AsyncClient(transport=httpx.MockTransport(answer)), requests
+
+
+JOB = {"inferenceJobId": 12, "status": "Queued", "sourceIds": [1, 2]}
+
+
+async def test_submit_sends_what_the_page_documents() -> None:
+    http_client, requests = answering(
+        httpx.Response(200, json={**JOB, "projectName": "My Project"})
+    )
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        job = await client.submit(a_request())
+    assert job == InferenceJob(12, "Queued", (1, 2), project_name="My Project")
+    (request,) = requests
+    assert (request.method, str(request.url)) == ("POST", f"{BASE_URL}/v1/infer/batch")
+    assert request.headers["authorization"] == f"Api-Key {KEY}"
+    assert request.headers["content-type"] == "application/json"
+    assert json.loads(request.content) == {
+        "groupName": "Company Name",
+        "projectIdentifier": "My Project",
+        "modelIdentifier": "Staple + Classify Documents",
+        "sourceIds": [1, 2],
+        "outputLayerIdentifier": "Gold Set",
+    }
+
+
+async def test_get_job_asks_for_its_id_without_a_body() -> None:
+    http_client, requests = answering(httpx.Response(200, json=JOB))
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        job = await client.get_job(12)
+        assert await client.get_job(job) == job
+    assert {(request.method, str(request.url)) for request in requests} == {
+        ("GET", f"{BASE_URL}/v1/infer/batch/12")
+    }
+    assert requests[0].content == b""
+    assert requests[0].headers["authorization"] == f"Api-Key {KEY}"
+
+
+async def test_the_second_path_works() -> None:
+    async with in_process(an_emulator(), inference_path="v1/model/infer/batch/") as client:
+        job = await client.wait(await client.submit(a_request()))
+    assert job.state is JobState.FINISHED
+
+
+@pytest.mark.parametrize("job_id", ["../../admin", "12", True, 0, -1, 1.0, None])
+async def test_what_is_no_job_id_is_refused_before_any_request(job_id: object) -> None:
+    emulator = an_emulator()
+    async with in_process(emulator) as client:
+        for call in (client.get_job, client.wait):
+            with pytest.raises(ValueError, match="neither an InferenceJob nor a job id"):
+                await call(job_id)  # type: ignore[arg-type]  # that is the point
+    assert emulator.stats.requests == 0
+
+
+async def test_refusals_have_an_error_each() -> None:
+    emulator = an_emulator(api_keys_without_model_run=[KEY + "-RUNS-NOTHING"])
+    unknown_model = a_request().__class__(
+        group_name="Company Name",
+        project_identifier="My Project",
+        model_identifier="No Such Model",
+        source_ids=[1],
+        output_layer_identifier="Gold Set",
+    )
+    async with in_process(emulator) as client:
+        with pytest.raises(NotFound) as not_found:
+            await client.submit(unknown_model)
+        with pytest.raises(NotFound):
+            await client.get_job(1)
+    assert "No Such Model" in not_found.value.message
+    assert (not_found.value.method, not_found.value.path) == ("POST", "/v1/infer/batch")
+    async with in_process(emulator, api_key=KEY + "-RUNS-NOTHING") as client:
+        with pytest.raises(PermissionDenied, match='"Model Run" permission'):
+            await client.submit(a_request())
+    async with in_process(emulator, api_key="WRONG") as client:
+        with pytest.raises(AuthenticationError, match="ANNOLAB_API_KEY") as denied:
+            await client.submit(a_request())
+    assert "WRONG" not in str(denied.value)
+    assert not emulator.jobs
+
+
+async def test_a_bad_request_carries_the_servers_message() -> None:
+    http_client, requests = answering(
+        httpx.Response(400, json={"message": "sourceIds: unknown source 7"})
+    )
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        with pytest.raises(InvalidRequest, match="unknown source 7"):
+            await client.submit(a_request())
+    assert len(requests) == 1
+
+
+async def test_a_read_that_fails_is_repeated_and_then_raised() -> None:
+    failing, requests = answering(
+        httpx.Response(502), httpx.Response(429), httpx.Response(200, json=JOB)
+    )
+    async with failing, AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=failing) as client:
+        assert (await client.get_job(12)).inference_job_id == 12
+    assert len(requests) == 3
+    failing, requests = answering(httpx.Response(500, json={"message": "out of memory"}))
+    retry = RetryPolicy(attempts=3)
+    async with (
+        failing,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=failing, retry=retry) as client,
+    ):
+        with pytest.raises(ServerError, match="out of memory"):
+            await client.get_job(12)
+    assert len(requests) == 3
+
+
+async def test_retry_after_is_waited_for() -> None:
+    http_client, _ = answering(
+        httpx.Response(429, headers={"Retry-After": "7"}), httpx.Response(200, json=JOB)
+    )
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        began = anyio.current_time()
+        await client.get_job(12)
+        assert anyio.current_time() - began == pytest.approx(7)
+
+
+async def test_an_answer_about_another_job_is_no_answer() -> None:
+    http_client, _ = answering(httpx.Response(200, json={**JOB, "inferenceJobId": 13}))
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        with pytest.raises(InvalidResponse, match="inferenceJobId is 13, and 12 was asked for"):
+            await client.get_job(12)
+
+
+async def test_an_error_with_the_bytes_of_the_last_answer_is_still_an_error() -> None:
+    http_client, _ = answering(httpx.Response(200, json=JOB), httpx.Response(500, json=JOB))
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        reply = await client.poll_status(12)
+        with pytest.raises(ServerError):
+            await client.poll_status(12, reply)
+
+
+async def test_an_unknown_status_word_is_kept_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pausing = httpx.Response(200, json={**JOB, "status": "Pausing\x1b[31m"})
+    done = httpx.Response(200, json={**JOB, "status": "COMPLETE"})
+    http_client, _ = answering(pausing, pausing, pausing, done)
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        assert (await client.get_job(12)).state is JobState.UNKNOWN
+        job = await client.wait(12, schedule=FixedInterval(1.0))
+    assert (job.status, job.state) == ("COMPLETE", JobState.FINISHED)
+    warnings = [line for line in caplog.messages if "Pausing" in line]
+    assert warnings == ["Status 'Pausing\\x1b[31m' is not known; it is not taken for an end."]
+
+
+async def test_wait_returns_an_errored_job_as_it_does_a_finished_one() -> None:
+    async with in_process(an_emulator(error_share=1.0)) as client:
+        job = await client.wait(await client.submit(a_request()))
+    assert job.state is JobState.ERRORED
+
+
+async def test_wait_gives_up_after_its_timeout_with_the_last_job() -> None:
+    async with in_process(an_emulator(base_seconds=1e5)) as client:
+        job = await client.submit(a_request())
+        began = anyio.current_time()
+        with pytest.raises(WaitTimeout) as timed_out:
+            await client.wait(job, timeout=90)
+        assert anyio.current_time() - began == pytest.approx(90)
+    assert timed_out.value.job is not None
+    assert timed_out.value.job.state is JobState.RUNNING
+
+
+async def test_wait_for_an_unknown_id_is_lost_and_not_found() -> None:
+    async with in_process(an_emulator()) as client:
+        with pytest.raises(JobNotFound):
+            await client.wait(99)
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+async def test_clients_of_both_libraries_are_taken_and_left_open(library: str) -> None:
+    app, auth = an_emulator().app, ("somebody", "else")
+    http_client: httpx.AsyncClient | httpx2.AsyncClient
+    if library == "httpx":
+        http_client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), auth=auth)
+    else:
+        http_client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), auth=auth)
+    async with http_client:
+        async with AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client:
+            job = await client.wait(await client.submit(a_request()))
+            assert job.state is JobState.FINISHED
+        assert not http_client.is_closed
+        assert KEY not in str(http_client.headers)
+        client = AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client)
+    async with client:
+        with pytest.raises(NotOpen, match="http_client that this client was given is closed"):
+            await client.get_job(1)
+
+
+async def test_two_clients_in_one_loop_do_not_mix() -> None:
+    one, other = an_emulator(), an_emulator(error_share=1.0)
+    async with in_process(one) as first, in_process(other) as second:
+        job, job_too = await first.submit(a_request()), await second.submit(a_request())
+        assert (await first.wait(job)).state is JobState.FINISHED
+        assert (await second.wait(job_too)).state is JobState.ERRORED
+
+
+async def test_a_client_can_be_opened_again() -> None:
+    client = AsyncInferenceClient(KEY)
+    for _ in range(2):
+        async with client:
+            pass
+        with pytest.raises(NotOpen, match="async with AsyncInferenceClient"):
+            await client.get_job(1)
+
+
+@pytest.mark.sockets
+async def test_closing_the_client_under_a_request_is_a_clear_error() -> None:
+    with raw_server(lambda connection: connection.recv(1)) as server:
+        client = AsyncInferenceClient(KEY, base_url=server.base_url)
+
+        async def ask() -> None:
+            with pytest.raises(NotOpen, match="closed while a request"):
+                await client.get_job(1)
+
+        async with anyio.create_task_group() as tasks, client:
+            tasks.start_soon(ask)
+            await server.wait_for_request()
+
+
+def test_key_and_base_url_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANNOLAB_API_KEY", KEY)
+    assert repr(AsyncInferenceClient()) == "AsyncInferenceClient(base_url='https://api.annolab.ai')"
+    monkeypatch.setenv("ANNOLAB_BASE_URL", "http://localhost:8000/annolab/")
+    assert (
+        repr(AsyncInferenceClient())
+        == "AsyncInferenceClient(base_url='http://localhost:8000/annolab')"
+    )
+    named = AsyncInferenceClient(base_url="https://elsewhere.example")
+    assert repr(named) == "AsyncInferenceClient(base_url='https://elsewhere.example')"
+
+
+def test_without_a_key_there_is_no_client() -> None:
+    with pytest.raises(ConfigurationError, match="set ANNOLAB_API_KEY"):
+        AsyncInferenceClient()
+
+
+@pytest.mark.parametrize("key", ["SECRET\n", "SECRET KEY", "SECRÉT", "SECRET\0", " SECRET"])
+def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        AsyncInferenceClient(key)
+    assert "SECR" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "api.annolab.ai",
+        "ftp://api.annolab.ai",
+        "https://",
+        "https://user:SECRET@api.annolab.ai",
+        "https://api.annolab.ai?key=SECRET",
+        "https://api.annolab.ai/#top",
+        "https://api.annolab.ai:port",
+    ],
+)
+def test_a_base_url_that_cannot_be_one_is_refused(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url") as refused:
+        AsyncInferenceClient(KEY, base_url=base_url)
+    assert "SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"max_connections": 0},
+        {"http_client": object()},
+        {"base_url": 12},
+    ],
+)
+def test_senseless_options_are_refused_at_construction(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        AsyncInferenceClient(KEY, **options)  # type: ignore[arg-type]  # that is the point
+
+
+def test_a_sync_http_client_is_refused() -> None:
+    with httpx.Client() as sync_client, pytest.raises(ConfigurationError, match="AsyncClient"):
+        AsyncInferenceClient(KEY, http_client=sync_client)  # type: ignore[arg-type]  # that is the point
+
+
+def test_nothing_is_logged_without_being_asked_for() -> None:
+    assert any(
+        isinstance(handler, logging.NullHandler)
+        for handler in logging.getLogger("annolab_async").handlers
+    )

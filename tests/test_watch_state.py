@@ -1,0 +1,428 @@
+"""What a watcher concludes from each answer; the time is an argument."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from annolab_async import (
+    AnnoLabError,
+    AuthenticationError,
+    FixedInterval,
+    InferenceJob,
+    JobLost,
+    JobNotFound,
+    JobState,
+    NoResponse,
+    NotFound,
+    Outcome,
+    PermissionDenied,
+    RetryPolicy,
+    Transition,
+    WaitTimeout,
+)
+from annolab_async._schedule import Pacer
+from annolab_async._watch_state import Watched, WatchState
+from tests.builders import NOW, make_job, make_status_error, make_status_reply
+
+if TYPE_CHECKING:
+    from annolab_async._records import StatusReply
+
+NO_RESPONSE = NoResponse(method="GET", path="/v1/infer/batch/1", cause=TimeoutError())
+
+
+class Watch(WatchState):
+    """A watch state with an interval of 10 s, delays of at most 1 s, and its polls in one call."""
+
+    def __init__(
+        self, *job_ids: int, rate: float | None = None, budget: float = 300.0, **options: Any
+    ) -> None:
+        super().__init__(
+            planner=FixedInterval(10).planner(Random(0)),
+            pacer=Pacer(rate),
+            retry=RetryPolicy(first=1, factor=1, cap=1),
+            random=Random(0),
+            failure_budget=budget,
+            utc_now=lambda: NOW,
+        )
+        for job_id in job_ids:
+            assert self.add_at(0.0, job_id, **options) is None
+
+    def add_at(
+        self, now: float, job: InferenceJob | int, timeout: float | None = None
+    ) -> Transition | None:
+        known = job if isinstance(job, InferenceJob) else None
+        return self.add(
+            known.inference_job_id if known else int(str(job)), now, job=known, timeout=timeout
+        )
+
+    def ask(self, now: float, job_id: int | None = None) -> Watched:
+        watched = self.pick(now)
+        assert watched is not None
+        assert job_id in {None, watched.job_id}
+        return watched
+
+    def hear(
+        self, now: float, said: str | AnnoLabError, *, job_id: int | None = None, took: float = 0.0
+    ) -> Transition | None:
+        """Ask for the next job, and take the answer or the failure some seconds later."""
+        watched = self.ask(now, job_id)
+        if isinstance(said, str):
+            return self.answered(watched, now + took, make_status_reply(watched.job_id, said))
+        return self.failed(watched, now + took, said)
+
+
+def told(transition: Transition | None) -> Transition:
+    assert transition is not None
+    return transition
+
+
+def change(transition: Transition | None) -> tuple[str | None, str | None, Outcome | None]:
+    seen = told(transition)
+    assert seen.observed_at == NOW
+    return (
+        seen.previous.status if seen.previous else None,
+        seen.job.status if seen.job else None,
+        seen.outcome,
+    )
+
+
+def test_a_job_s_changes_are_told_once_and_its_end_with_its_outcome() -> None:
+    state = Watch(1)
+    assert change(state.hear(0, "Queued")) == (None, "Queued", None)
+    assert state.hear(10, "Queued") is None
+    assert change(state.hear(20, "Running")) == ("Queued", "Running", None)
+    assert state.hear(30, "Running") is None
+    assert change(state.hear(40, "Finished")) == ("Running", "Finished", Outcome.FINISHED)
+    assert len(state) == 0
+    assert 1 not in state
+    assert state.due_at() is None
+    assert state.pick(1e9) is None
+
+
+def test_a_job_that_has_ended_at_first_sight_has_one_transition() -> None:
+    state = Watch(1)
+    assert change(state.hear(0, "Errored")) == (None, "Errored", Outcome.ERRORED)
+    assert len(state) == 0
+
+
+def test_the_first_sight_of_a_job_that_the_caller_knows_is_told_too() -> None:
+    state = Watch()
+    assert state.add_at(0, make_job(1, "Queued")) is None
+    assert change(state.hear(0, "Queued")) == (None, "Queued", None)
+
+
+def test_a_word_that_is_not_known_is_a_change_and_no_end() -> None:
+    state = Watch(1)
+    assert change(state.hear(0, "Sleeping")) == (None, "Sleeping", None)
+    assert change(state.hear(10, "Dreaming")) == ("Sleeping", "Dreaming", None)
+    assert 1 in state
+
+
+def test_the_same_reply_again_is_no_change() -> None:
+    state, reply = Watch(1), make_status_reply(1, "Queued")
+    told(state.answered(state.ask(0), 0, reply))
+    watched = state.ask(10)
+    assert watched.reply is reply
+    assert state.answered(watched, 10, reply) is None
+    assert watched.job is reply.job
+
+
+def test_the_figures_of_a_transition_count_from_adding_and_from_the_poll_before() -> None:
+    state = Watch()
+    state.add_at(100, 1)
+    first = told(state.hear(103, "Queued", took=2))  # asked at 103, answered at 105
+    assert (first.polls, first.elapsed, first.uncertainty) == (1, 5, 5)
+    assert state.hear(115, "Queued", took=1) is None
+    last = told(state.hear(126, "Finished", took=4))
+    # The answer of the poll that was sent at 115 may have been made at any time from 115 on.
+    assert (last.polls, last.elapsed, last.uncertainty) == (3, 30, 15)
+
+
+def test_a_failed_poll_counts_and_tells_nothing_about_the_job() -> None:
+    state = Watch(1)
+    state.hear(0, "Queued")
+    assert state.hear(10, NO_RESPONSE, took=5) is None
+    seen = told(state.hear(20, "Running"))
+    assert (seen.polls, seen.uncertainty) == (3, 20)
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome"), [("Finished", Outcome.FINISHED), ("Errored", Outcome.ERRORED)]
+)
+def test_a_job_known_to_have_ended_is_told_at_once_and_never_asked_for(
+    word: str, outcome: Outcome
+) -> None:
+    state = Watch()
+    end = told(state.add_at(7, make_job(1, word), timeout=5))
+    assert change(end) == (None, word, outcome)
+    assert (end.polls, end.elapsed, end.uncertainty) == (0, 0, 0)
+    assert len(state) == 0
+    assert state.due_at() is None
+    assert state.next_deadline() is None
+
+
+def test_a_job_whose_time_is_over_is_timed_out_with_its_last_state() -> None:
+    state = Watch(1, timeout=25)
+    state.hear(0, "Queued")
+    state.hear(10, "Running")
+    assert state.next_deadline() == 25
+    assert list(state.expire(24.9)) == []
+    [end] = state.expire(25)
+    assert change(end) == ("Running", "Running", Outcome.TIMED_OUT)
+    assert (end.polls, end.elapsed, end.uncertainty) == (2, 25, 15)
+    assert isinstance(end.error, WaitTimeout)
+    assert (end.error.job, end.error.timeout) == (end.job, 25)
+    assert 1 not in state
+    assert state.due_at() is None
+    assert state.next_deadline() is None
+
+
+def test_a_job_that_was_never_seen_is_timed_out_without_a_state() -> None:
+    state = Watch(1, timeout=5)
+    [end] = state.expire(6)
+    assert change(end) == (None, None, Outcome.TIMED_OUT)
+    assert end.elapsed == 6
+    assert end.polls == 0
+
+
+def test_each_job_is_timed_out_by_its_own_limit() -> None:
+    state = Watch()
+    for job_id, timeout in ((1, 30), (2, 10), (3, None), (4, 20)):
+        state.add_at(0, job_id, timeout)
+    assert [end.inference_job_id for end in state.expire(20)] == [2, 4]
+    assert state.next_deadline() == 30
+    assert [end.inference_job_id for end in state.expire(1e9)] == [1]
+    assert state.next_deadline() is None
+    assert 3 in state
+
+
+def test_an_ended_or_discarded_job_is_not_timed_out() -> None:
+    state = Watch(1, 2, timeout=5)
+    state.hear(0, "Finished", job_id=1)
+    assert state.discard(2) is True
+    assert state.discard(2) is False
+    assert state.next_deadline() is None
+    assert list(state.expire(100)) == []
+
+
+def test_a_job_added_again_has_its_new_limit_only() -> None:
+    state = Watch(1, timeout=5)
+    state.discard(1)
+    state.add_at(3, 1, timeout=10)
+    assert list(state.expire(12)) == []
+    assert [end.elapsed for end in state.expire(13)] == [10]
+
+
+def test_a_stranger_that_the_server_does_not_know_is_lost_at_once() -> None:
+    state = Watch(1)
+    end = told(state.hear(0, make_status_error(404)))
+    assert change(end) == (None, None, Outcome.LOST)
+    assert isinstance(end.error, JobNotFound)
+    assert 1 not in state
+
+
+@pytest.mark.parametrize("how", ["given", "seen"])
+def test_a_job_known_to_exist_is_lost_only_when_denied_three_times(how: str) -> None:
+    state = Watch()
+    state.add_at(0, make_job(1) if how == "given" else 1)
+    if how == "seen":
+        state.hear(0, "Queued")
+    not_found = make_status_error(404)
+    assert state.hear(10, not_found) is None
+    assert state.hear(20, not_found) is None
+    end = told(state.hear(30, not_found))
+    last = "Queued" if how == "seen" else None
+    assert change(end) == (last, last, Outcome.LOST)
+    assert isinstance(end.error, JobNotFound)
+    assert end.error.cause is not_found
+    assert isinstance(not_found, NotFound)
+
+
+def test_denials_are_counted_anew_after_an_answer() -> None:
+    state = Watch()
+    state.add_at(0, make_job(1))
+    for now in (0, 20, 40, 60):
+        assert state.hear(now, make_status_error(404)) is None
+        assert state.hear(now + 5, make_status_error(404)) is None
+        state.hear(now + 10, "Queued")
+
+
+def test_a_job_whose_polls_fail_for_the_whole_budget_is_lost_with_the_cause() -> None:
+    state = Watch(1, budget=60)
+    state.hear(0, "Queued")
+    for now in (10, 30, 60):
+        assert state.hear(now, NO_RESPONSE, took=4) is None
+    end = told(state.hear(66, NO_RESPONSE, took=4))  # 60 s after the first failing poll was sent
+    assert change(end) == ("Queued", "Queued", Outcome.LOST)
+    assert (end.polls, end.uncertainty) == (5, 70)
+    assert type(end.error) is JobLost
+    assert end.error.cause is NO_RESPONSE
+    assert "4 polls in a row failed over 60 s" in str(end.error)
+    assert len(state) == 0
+
+
+def test_an_answer_opens_a_new_budget() -> None:
+    state = Watch(1, budget=60)
+    for now in range(0, 1000, 50):
+        assert state.hear(now, make_status_error(500)) is None
+        state.hear(now + 10, "Queued")
+
+
+def test_without_a_budget_the_first_failure_is_the_end() -> None:
+    assert told(Watch(1, budget=0).hear(0, NO_RESPONSE)).outcome is Outcome.LOST
+
+
+def test_a_failed_poll_is_repeated_after_the_time_that_the_server_asked_for() -> None:
+    state = Watch(1)
+    state.hear(0, make_status_error(429, retry_after=0.9), took=2)
+    assert 2.9 <= (state.due_at() or 0) <= 3
+
+
+def test_401_for_all_jobs_is_raised_as_it_came() -> None:
+    state, error = Watch(1, 2, 3), make_status_error(401)
+    assert state.hear(0, error) is None
+    assert state.hear(0, error) is None
+    with pytest.raises(AuthenticationError) as caught:
+        state.hear(0, error)
+    assert caught.value is error
+
+
+def test_401_for_the_only_job_is_raised_at_once() -> None:
+    with pytest.raises(AuthenticationError):
+        Watch(1).hear(0, make_status_error(401))
+
+
+def test_401_for_one_job_again_and_again_is_not_401_for_all() -> None:
+    state = Watch(1, 2)
+    other = state.pick(0)  # under way for long
+    assert other is not None
+    for now in (1, 5):
+        assert state.hear(now, make_status_error(401), job_id=2) is None
+    assert told(state.hear(9, make_status_error(401), job_id=2)).outcome is Outcome.LOST
+    told(state.answered(other, 10, make_status_reply(1, "Queued")))
+
+
+@pytest.mark.parametrize("status_code", [401, 403])
+def test_ten_refused_jobs_prove_that_the_key_is_bad(status_code: int) -> None:
+    state = Watch(*range(1, 1001))
+    for _ in range(9):
+        assert state.hear(0, make_status_error(status_code)) is None
+    with pytest.raises(AuthenticationError if status_code == 401 else PermissionDenied):
+        state.hear(0, make_status_error(status_code))
+
+
+@pytest.mark.parametrize("status_code", [401, 403])
+def test_one_refused_job_is_lost_after_three_times_while_others_are_answered(
+    status_code: int,
+) -> None:
+    state = Watch(1, 2)
+    ends = list[Transition | None]()
+    for now in range(0, 50, 10):
+        for _ in range(len(state)):
+            watched = state.ask(now)
+            if watched.job_id == 1:
+                ends.append(state.failed(watched, now, make_status_error(status_code)))
+            else:
+                state.answered(watched, now, make_status_reply(2, "Queued"))
+    assert [end and end.outcome for end in ends] == [None, None, Outcome.LOST]
+    error = told(ends[-1]).error
+    assert type(error) is JobLost
+    assert isinstance(error.cause, AuthenticationError | PermissionDenied)
+    assert 2 in state
+
+
+def test_403_is_never_raised_once_a_job_was_answered() -> None:
+    state = Watch(1)
+    told(state.hear(0, "Finished"))
+    state.add_at(0, 2)
+    for now in (10, 20):
+        assert state.hear(now, make_status_error(403)) is None
+    assert told(state.hear(30, make_status_error(403))).outcome is Outcome.LOST
+
+
+def test_401_for_all_that_is_left_is_raised_though_jobs_were_answered() -> None:
+    state = Watch(1)
+    state.hear(0, "Queued")
+    with pytest.raises(AuthenticationError):
+        state.hear(10, make_status_error(401))
+
+
+def test_refusals_from_before_an_answer_prove_nothing() -> None:
+    state = Watch(1, 2)
+    assert state.hear(0, make_status_error(401), job_id=1) is None
+    state.hear(0, "Queued", job_id=2)
+    assert state.hear(10, make_status_error(401)) is None
+
+
+def test_jobs_that_went_away_are_not_needed_for_all() -> None:
+    state = Watch(1, 2, 3)
+    assert state.hear(0, make_status_error(401), job_id=1) is None
+    state.discard(1)
+    state.discard(3)
+    with pytest.raises(AuthenticationError):
+        state.hear(0, make_status_error(401), job_id=2)
+
+
+SAID: list[StatusReply | AnnoLabError] = [
+    make_status_reply(1, "Queued"),
+    make_status_reply(1, "Finished"),
+    make_status_error(404),
+    make_status_error(401),
+    NO_RESPONSE,
+]
+
+
+@pytest.mark.parametrize("how", ["discard", "expire", "discard and add"])
+@pytest.mark.parametrize("said", SAID, ids=type)
+def test_what_comes_after_a_job_was_given_up_is_ignored(
+    how: str, said: StatusReply | AnnoLabError
+) -> None:
+    state = Watch(1, timeout=5)
+    watched = state.ask(0)
+    if how == "expire":
+        assert [end.outcome for end in state.expire(5)] == [Outcome.TIMED_OUT]
+    else:
+        assert state.discard(1)
+    if how == "discard and add":
+        state.add_at(6, 1)
+    due = state.due_at()
+    if isinstance(said, AnnoLabError):
+        assert state.failed(watched, 7, said) is None
+    else:
+        assert state.answered(watched, 7, said) is None
+    assert (1 in state) is (how == "discard and add")
+    assert state.due_at() == due
+    assert list(state.expire(1e9)) == []
+
+
+def test_a_timer_may_ring_a_millionth_of_a_second_early() -> None:
+    state = Watch(1, timeout=50)
+    state.hear(0, "Queued")
+    assert state.pick(9.99) is None
+    assert state.pick(10 - 0.9e-6) is not None
+    assert list(state.expire(49.99)) == []
+    assert len(list(state.expire(50 - 0.9e-6))) == 1
+
+
+def test_the_pacer_holds_all_jobs_back_and_lets_them_go_a_hair_early() -> None:
+    state = Watch(1, 2, rate=1)
+    state.ask(0)
+    assert state.due_at() == pytest.approx(0.95)
+    assert state.pick(0.9) is None
+    assert state.pick((state.due_at() or 0) - 0.9e-6) is not None
+
+
+def test_a_poll_that_is_not_due_takes_nothing_from_the_rate() -> None:
+    state = Watch(1, rate=1)
+    state.hear(0, "Queued")
+    for _ in range(100):
+        assert state.pick(5) is None
+    assert state.due_at() == 10
+
+
+def test_every_state_that_is_an_end_has_an_outcome() -> None:
+    for word, state in {"Finished": JobState.FINISHED, "Errored": JobState.ERRORED}.items():
+        assert told(Watch(1).hear(0, word)).outcome == state.value

@@ -1,0 +1,365 @@
+"""What a watcher yields, with an emulator in the same process and in virtual time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from annolab_async import (
+    AuthenticationError,
+    Backoff,
+    FixedInterval,
+    InferenceJob,
+    InferenceWatcher,
+    JobLost,
+    NotFound,
+    NotOpen,
+    Outcome,
+    PermissionDenied,
+    Transition,
+    WaitTimeout,
+)
+from tests.service import KEY, a_request, an_emulator, in_process, submit_many, task_count
+
+pytestmark = pytest.mark.anyio
+
+EVERY_SECOND = FixedInterval(1.0)
+
+
+async def everything(watcher: InferenceWatcher) -> list[Transition]:
+    return [transition async for transition in watcher]
+
+
+async def test_500_jobs_yield_their_exact_statuses_with_at_most_16_polls_at_once() -> None:
+    emulator = an_emulator(workers=40, latency=0.2, error_share=0.1)
+    async with in_process(emulator) as client:
+        jobs = await submit_many(client, 500)
+        async with client.watch(jobs, max_concurrent_polls=16, schedule=EVERY_SECOND) as watcher:
+            transitions = await everything(watcher)
+    assert emulator.stats.max_polls_in_flight == 16
+    seen = defaultdict[int, list[Transition]](list)
+    for transition in transitions:
+        seen[transition.inference_job_id].append(transition)
+    assert len(seen) == 500
+    for job_id, job in emulator.jobs.items():
+        shown = [transition.job.status for transition in seen[job_id] if transition.job]
+        assert tuple(shown) == job.statuses_shown, "each status once, in order"
+        outcomes = [transition.outcome for transition in seen[job_id]]
+        assert outcomes[:-1] == [None] * (len(outcomes) - 1)
+        assert outcomes[-1] == Outcome(job.final_status.lower())
+        assert job.terminal_answers == 1, "nothing is polled after its outcome"
+        assert seen[job_id][0].previous is None
+        for before, after in pairwise(seen[job_id]):
+            assert after.previous == before.job
+            assert after.polls > before.polls
+            assert after.elapsed > before.elapsed
+    assert watcher.stats.polls == emulator.stats.polls
+    assert sum(watcher.stats.outcomes.values()) == 500
+
+
+async def test_10_000_jobs_do_not_mean_10_000_tasks() -> None:
+    emulator = an_emulator(workers=10_000)
+    async with in_process(emulator) as client:
+        jobs = [InferenceJob(number, "Queued", (1,)) for number in range(1, 10_001)]
+        before = task_count()
+        async with client.watch(jobs, max_concurrent_polls=16) as watcher:
+            await checkpoint()
+            assert watcher.stats.active == 10_000
+            assert task_count() - before <= 16 + 2
+
+
+async def test_transitions_tell_when_and_how_surely_a_change_was_seen() -> None:
+    emulator = an_emulator(workers=1)
+    async with in_process(emulator) as client:
+        job = await client.submit(a_request())
+        async with client.watch([job], schedule=FixedInterval(4.0)) as watcher:
+            transitions = await everything(watcher)
+    first, last = transitions
+    assert first.polls == 1
+    assert first.elapsed == pytest.approx(0)
+    assert last.polls == 1 + last.elapsed / 4
+    assert last.uncertainty == pytest.approx(4.0)
+    ended_at = emulator.job(1).ended_at
+    assert last.elapsed - last.uncertainty <= ended_at <= last.elapsed
+
+
+async def test_jobs_can_be_added_while_iterating() -> None:
+    async with in_process(an_emulator()) as client:
+        one, two, three = await submit_many(client, 3)
+        ended = list[int]()
+        async with client.watch([one]) as watcher:
+            async for transition in watcher:
+                if transition.outcome:
+                    ended.append(transition.inference_job_id)
+                    if len(ended) == 1:
+                        watcher.add(two, three.inference_job_id)
+    assert sorted(ended) == [1, 2, 3]
+
+
+async def test_a_job_is_watched_once_however_often_it_is_added() -> None:
+    emulator = an_emulator()
+    async with in_process(emulator) as client:
+        job = await client.submit(a_request())
+        async with client.watch([job, job, 1], schedule=EVERY_SECOND) as watcher:
+            transitions = await everything(watcher)
+            watcher.add(job)
+            assert await everything(watcher) == []
+    assert len([transition for transition in transitions if transition.outcome]) == 1
+    assert emulator.job(1).terminal_answers == 1
+
+
+async def test_a_job_that_has_ended_before_yields_its_end_at_once() -> None:
+    emulator = an_emulator()
+    async with in_process(emulator) as client:
+        await submit_many(client, 2)
+        await anyio.sleep(60)
+        ended = await client.get_job(1)
+        began = anyio.current_time()
+        async with client.watch([ended, 2]) as watcher:
+            known, asked = sorted(await everything(watcher), key=lambda seen: seen.polls)
+        assert anyio.current_time() - began < 0.1
+    assert (known.inference_job_id, known.outcome, known.job) == (1, Outcome.FINISHED, ended)
+    assert emulator.job(1).polls == 1, "an end that is known is not asked for again"
+    assert (asked.inference_job_id, asked.outcome, asked.polls) == (2, Outcome.FINISHED, 1)
+
+
+async def test_an_id_that_the_server_does_not_know_is_lost_and_the_others_go_on() -> None:
+    async with in_process(an_emulator()) as client:
+        job = await client.submit(a_request())
+        async with client.watch([404, job]) as watcher:
+            transitions = await everything(watcher)
+    by_id = {transition.inference_job_id: transition for transition in transitions}
+    assert by_id[1].outcome is Outcome.FINISHED
+    lost = by_id[404]
+    assert lost.outcome is Outcome.LOST
+    assert lost.job is None
+    assert isinstance(lost.error, NotFound)
+    assert isinstance(lost.error, JobLost)
+    assert isinstance(lost.error.cause, NotFound)
+    assert lost.error.status_code == 404
+
+
+async def test_a_job_that_never_ends_times_out_at_its_time_with_its_last_status() -> None:
+    async with in_process(an_emulator(workers=1, base_seconds=1e6)) as client:
+        jobs = await submit_many(client, 2)
+        async with client.watch(jobs[:1], job_timeout=100.0) as watcher:
+            watcher.add(jobs[1], job_timeout=50.0)
+            ends = [seen for seen in await everything(watcher) if seen.outcome]
+    assert [end.inference_job_id for end in ends] == [2, 1]
+    for end, timeout, status in zip(ends, [50, 100], ["Queued", "Running"], strict=True):
+        assert end.outcome is Outcome.TIMED_OUT
+        assert end.elapsed == pytest.approx(timeout)
+        assert end.job is not None
+        assert end.job.status == status
+        assert isinstance(end.error, WaitTimeout)
+        assert end.error.timeout == timeout
+
+
+async def test_a_job_times_out_at_its_time_although_a_poll_for_it_is_in_flight() -> None:
+    emulator = an_emulator(latency=1000.0)
+    async with in_process(emulator, timeout=1e5) as client:
+        async with client.watch([7], max_concurrent_polls=1, job_timeout=10.0) as watcher:
+            (end,) = await everything(watcher)
+            assert watcher.stats.in_flight == 1
+        assert anyio.current_time() == pytest.approx(10.0)
+    assert end.outcome is Outcome.TIMED_OUT
+    assert emulator.stats.polls_in_flight == 0
+
+
+async def test_a_discarded_job_yields_nothing_more_even_if_a_poll_for_it_is_in_flight() -> None:
+    emulator = an_emulator(latency=1.0, base_seconds=0.5)
+    async with in_process(emulator) as client:
+        jobs = await submit_many(client, 2)
+        async with client.watch(jobs) as watcher:
+            await anyio.sleep(0.6)
+            assert watcher.stats.in_flight == 2
+            watcher.discard(jobs[0])
+            transitions = await everything(watcher)
+    assert {transition.inference_job_id for transition in transitions} == {2}
+    assert emulator.job(1).polls == 1
+
+
+async def test_transitions_of_a_discarded_job_that_wait_are_dropped() -> None:
+    async with in_process(an_emulator()) as client:
+        jobs = await submit_many(client, 2)
+        async with client.watch(jobs) as watcher:
+            await anyio.sleep(60)
+            watcher.discard(1)
+            assert {seen.inference_job_id for seen in await everything(watcher)} == {2}
+            watcher.discard(99)  # not watched: nothing happens
+
+
+async def test_discarding_the_last_unfinished_job_ends_the_iteration() -> None:
+    async with in_process(an_emulator()) as client:
+        job = await client.submit(a_request())
+        async with client.watch([job]) as watcher:
+            async for transition in watcher:
+                watcher.discard(transition.inference_job_id)
+    assert watcher.stats.active == 0
+
+
+async def test_any_number_of_tasks_wait_for_one_job() -> None:
+    ended = list[InferenceJob]()
+    async with (
+        in_process(an_emulator()) as client,
+        client.watch(keep_open=True) as watcher,
+        anyio.create_task_group() as tasks,
+    ):
+        job = await client.submit(a_request())
+        watcher.add(job)
+
+        async def handler() -> None:
+            ended.append(await watcher.wait(job))
+
+        tasks.start_soon(handler)
+        tasks.start_soon(handler)
+        await watcher.wait(job.inference_job_id)
+        ended.append(await watcher.wait(job))  # late, but in time
+    assert [seen.status for seen in ended] == ["Finished"] * 3
+
+
+async def test_waiting_raises_what_became_of_the_job() -> None:
+    async with (
+        in_process(an_emulator(workers=1)) as client,
+        client.watch(keep_open=True) as watcher,
+    ):
+        first, second, third = await submit_many(client, 3)
+        watcher.add(404)
+        with pytest.raises(JobLost) as lost:
+            await watcher.wait(404)
+        assert isinstance(lost.value, NotFound)
+        watcher.add(first, job_timeout=5.0)
+        with pytest.raises(WaitTimeout) as timed_out:
+            await watcher.wait(first)
+        assert timed_out.value.job is not None
+        watcher.add(second, third)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 1)
+
+            async def discard() -> None:
+                await anyio.sleep(1)
+                watcher.discard(second)
+
+            tasks.start_soon(discard)
+            with pytest.raises(JobLost, match="discarded"):
+                await watcher.wait(second)
+        with pytest.raises(ValueError, match="not watched: add"):
+            await watcher.wait(second)
+        assert (await watcher.wait(third)).is_terminal
+
+
+async def test_a_watcher_kept_open_goes_on_until_it_is_closed() -> None:
+    seen = list[Transition]()
+    async with (
+        in_process(an_emulator()) as client,
+        client.watch(keep_open=True) as watcher,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def consume() -> None:
+            seen.extend(await everything(watcher))
+            consumed.set()
+
+        consumed = anyio.Event()
+        tasks.start_soon(consume)
+        await anyio.sleep(100)
+        assert not consumed.is_set()
+        watcher.add(await client.submit(a_request()))
+        await watcher.wait(1)
+        await anyio.sleep(100)
+        assert not consumed.is_set()
+        watcher.add(await client.submit(a_request()))
+        watcher.close()
+        watcher.close()
+        with pytest.raises(NotOpen, match="closed"):
+            watcher.add(3)
+        await consumed.wait()
+    assert [end.inference_job_id for end in seen if end.outcome] == [1, 2]
+
+
+async def test_a_slow_consumer_misses_no_outcome_and_polling_goes_on() -> None:
+    emulator = an_emulator(workers=600)
+    async with in_process(emulator) as client:
+        jobs = await submit_many(client, 600)
+        async with client.watch(jobs, schedule=FixedInterval(6.0)) as watcher:
+            await anyio.sleep(1000)
+            assert watcher.stats.active == 0
+            transitions = await everything(watcher)
+    assert len([end for end in transitions if end.outcome]) == 600
+    merged = [seen for seen in transitions if seen.outcome and seen.previous is None]
+    assert len(merged) == 2 * 600 - 1024, "beyond the room, a job's states are merged"
+
+
+async def test_polls_of_all_jobs_together_keep_to_their_rate() -> None:
+    emulator = an_emulator(workers=1, base_seconds=100)
+    async with in_process(emulator) as client:
+        jobs = await submit_many(client, 50)
+        async with client.watch(jobs, schedule=EVERY_SECOND, max_polls_per_second=5) as watcher:
+            await anyio.sleep(30)
+            assert 5 * 30 - 1 <= watcher.stats.polls <= 5 * 30 + 2
+    polls = [job.polls for job in emulator.jobs.values()]
+    assert max(polls) - min(polls) <= 1, "every job in turn"
+
+
+async def test_a_bad_key_is_raised_plain_and_ends_all_polling() -> None:
+    emulator = an_emulator()
+    async with in_process(emulator) as client:
+        jobs = await submit_many(client, 30)
+    wrong = an_emulator(api_keys_without_model_run=[KEY + "-RUNS-NOTHING"])
+    for key, error in [
+        (KEY + "-WRONG", AuthenticationError),
+        (KEY + "-RUNS-NOTHING", PermissionDenied),
+    ]:
+        async with in_process(wrong, api_key=key) as client, client.watch(jobs) as watcher:
+            with pytest.raises(error):
+                await everything(watcher)
+            with pytest.raises(error):
+                await watcher.wait(1)
+            with pytest.raises(error):
+                watcher.add(99)
+            polls = watcher.stats.polls
+            await anyio.sleep(1000)
+            assert watcher.stats.polls == polls <= 30
+
+
+async def test_backoff_spares_requests() -> None:
+    polls = list[int]()
+    for schedule in (EVERY_SECOND, Backoff()):
+        emulator = an_emulator(workers=1)
+        async with in_process(emulator) as client:
+            jobs = await submit_many(client, 10)
+            async with client.watch(jobs, schedule=schedule) as watcher:
+                await everything(watcher)
+        polls.append(emulator.stats.polls)
+    assert polls[1] < polls[0] / 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_concurrent_polls": 0},
+        {"max_polls_per_second": 0},
+        {"max_polls_per_second": float("nan")},
+        {"job_timeout": 0},
+        {"job_timeout": -1},
+        {"failure_budget": -1},
+        {"failure_budget": float("nan")},
+        {"jobs": ["12"]},
+        {"jobs": [True]},
+        {"jobs": [0]},
+    ],
+)
+async def test_senseless_arguments_are_refused_before_anything_is_polled(
+    options: dict[str, object],
+) -> None:
+    async with in_process(an_emulator()) as client:
+        with pytest.raises(ValueError, match=r"is|neither"):
+            client.watch(**options)  # type: ignore[arg-type]  # that is the point
+        async with client.watch(keep_open=True) as watcher:
+            with pytest.raises(ValueError, match="neither an InferenceJob nor a job id"):
+                watcher.add(1, "../../admin")  # type: ignore[arg-type]  # that is the point
+            assert watcher.stats.active == 0, "none was added"
