@@ -27,7 +27,7 @@ types: $(VENV)/dev.ready ## mypy --strict and pyright strict
 	$(BIN)/basedpyright
 
 pytest: $(VENV)/dev.ready ## the tests, with branch coverage (ARGS="-k watcher" to choose)
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term $(ARGS)
 
 format: $(VENV)/dev.ready ## let ruff put the code in order
 	$(BIN)/ruff check --fix-only $(SOURCES)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 from anyio import AsyncContextManagerMixin, sleep
 
 from annolab_async._http import HttpSession, check_base_url
-from annolab_async._records import InferenceJob, JobState, StatusReply
+from annolab_async._records import InferenceJob, JobState, StatusReply, job_id_of
 from annolab_async._replies import read_job
 from annolab_async._retry import RetryPolicy, may_exist, worth_asking_again
-from annolab_async._watcher import InferenceWatcher, job_id_of
+from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, ConfigurationError, SubmissionUnknown
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from annolab_async.errors import AnnoLabError
 
-__all__ = ["InferenceJob", "InferenceRequest", "JobState", "Outcome", "Transition"]
+__all__ = ["InferenceJob", "InferenceRequest", "JobState", "Outcome", "Transition", "job_id_of"]
 
 
 class JobState(StrEnum):
@@ -192,6 +192,19 @@ class InferenceJob:
         return structure(cls, decode_json(text))
 
 
+def job_id_of(job: InferenceJob | int) -> int:
+    """Return the id of a job, given as itself or as its id.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    job_id = job.inference_job_id if isinstance(job, InferenceJob) else job
+    # The id becomes part of a URL: "../../admin" must not.
+    if type(job_id) is not int or job_id < 1:
+        raise ValueError(f"{job!r} is neither an InferenceJob nor a job id (an integer from 1 up)")
+    return job_id
+
+
 @frozen(eq=False)
 class StatusReply:
     """A job, and the bytes that said so: an answer with the same bytes need not be read again."""
@@ -206,7 +219,7 @@ class Transition:
 
     Attributes:
         inference_job_id: the job.
-        job: its state now; None if it was never seen.
+        job: its state now; None if it was never seen, neither by a poll nor by who added it.
         previous: its state before; None at its first sight.
         outcome: how watching it ended; None while it goes on. A job's last transition, and only that, has one.
         observed_at: when this was seen, in UTC.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from attrs import field, frozen
 
@@ -71,16 +71,19 @@ def read_job(reply: Reply, *, secret: str, asked_for: int | None = None) -> Infe
             path=reply.path,
             retry_after=_retry_after(reply.headers),
         )
+    data: object = None
     try:
-        job = structure(InferenceJob, decode_json(reply.body))
+        data = decode_json(reply.body)
+        job = structure(InferenceJob, data)
         _check_id(job.inference_job_id, asked_for)
     except ValueError as error:
+        salvaged = _salvaged_id(data, reply.body)
         raise InvalidResponse(
             method=reply.method,
             path=reply.path,
-            fault=str(error),
+            fault=redacted(str(error), secret=secret),
             excerpt=redacted(_text(reply.body), secret=secret),
-            inference_job_id=_salvaged_id(reply.body) if asked_for is None else asked_for,
+            inference_job_id=salvaged if asked_for in {None, salvaged} else None,
         ) from None
     return job
 
@@ -92,8 +95,11 @@ def _check_id(job_id: int, asked_for: int | None) -> None:
         raise ValueError(f"inferenceJobId is {job_id}, and {asked_for} was asked for")
 
 
-def _salvaged_id(body: bytes) -> int | None:
-    """Return the id that stands whole in a damaged body: the job exists, and was paid for."""
+def _salvaged_id(data: object, body: bytes) -> int | None:
+    """Return the id that stands whole in a damaged answer: that job exists, and was paid for."""
+    if isinstance(data, dict):
+        job_id = cast("dict[str, object]", data).get("inferenceJobId")
+        return job_id if type(job_id) is int and job_id >= 1 else None
     match = _JOB_ID.match(body)
     return int(match[1]) if match else None
 

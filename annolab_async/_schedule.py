@@ -27,7 +27,8 @@ __all__ = ["Backoff", "FixedInterval", "Pacer", "PollPlanner", "PollSchedule"]
 class PollPlanner(Protocol):
     """Decides, for the jobs of one watcher, which to ask for next and when.
 
-    A job is picked, is then in flight, and is not picked again until it was answered or has failed.
+    A job is picked, is then in flight, and is not picked again until it was answered or has failed. Nothing is
+    told of a job that was discarded, or has ended, until it is added again.
     """
 
     def add(self, job_id: int, now: float, state: JobState | None) -> None:
@@ -95,7 +96,7 @@ class Backoff:
         first: the gap after the first answer, in seconds.
         factor: what each further gap is multiplied with.
         cap: the longest gap, in seconds.
-        jitter: how far a gap may be off, as a share of itself, so that jobs added together drift apart.
+        jitter: how much shorter a gap may be, as a share of itself, so that jobs added together drift apart.
 
     Raises:
         ValueError: an argument makes no sense; the text names each.
@@ -120,7 +121,7 @@ class Backoff:
 
         def gap(polls: int) -> float:
             exact = backoff(polls, first=self.first, factor=self.factor, cap=self.cap)
-            return exact * random.uniform(1 - self.jitter, 1 + self.jitter)
+            return exact * random.uniform(1 - self.jitter, 1)
 
         return _GapPlanner(gap)
 

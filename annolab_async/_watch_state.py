@@ -47,7 +47,7 @@ class Watched:
     job_id: int
     added_at: float
     timeout: float | None
-    is_known: bool
+    known: InferenceJob | None
     seen_at: float
     asked_at: float = 0.0
     polls: int = 0
@@ -58,8 +58,8 @@ class Watched:
 
     @property
     def job(self) -> InferenceJob | None:
-        """The state last seen."""
-        return self.reply.job if self.reply else None
+        """The state last seen, by a poll or by who added it."""
+        return self.reply.job if self.reply else self.known
 
     @property
     def deadline(self) -> float:
@@ -121,7 +121,7 @@ class WatchState:
             job_id=job_id,
             added_at=now,
             timeout=timeout,
-            is_known=job is not None,
+            known=job,
             seen_at=now,
         )
         if job and job.is_terminal:
@@ -190,8 +190,8 @@ class WatchState:
         if watched.failures == 0:
             watched.failing_since = watched.asked_at
         watched.failures += 1
-        if isinstance(error, AuthenticationError | PermissionDenied | NotFound):
-            watched.denials += 1
+        is_denial = isinstance(error, AuthenticationError | PermissionDenied | NotFound)
+        watched.denials = watched.denials + 1 if is_denial else 0
         if self._is_refused_to_all(watched.job_id, error):
             raise error
         loss = self._loss(watched, now, error)
@@ -211,8 +211,7 @@ class WatchState:
 
     def _loss(self, watched: Watched, now: float, error: AnnoLabError) -> JobLost | None:
         job_id, job = watched.job_id, watched.job
-        is_stranger = job is None and not watched.is_known
-        if isinstance(error, NotFound) and (is_stranger or watched.denials >= _DENIALS_BELIEVED):
+        if isinstance(error, NotFound) and (job is None or watched.denials >= _DENIALS_BELIEVED):
             return JobNotFound.because(inference_job_id=job_id, job=job, cause=error)
         if watched.denials >= _DENIALS_BELIEVED:
             return JobLost(inference_job_id=job_id, job=job, cause=error, why=str(error))
@@ -247,7 +246,12 @@ class WatchState:
     ) -> Transition:
         self.discard(watched.job_id)
         return self._transition(
-            watched, now, job=watched.job, previous=watched.job, outcome=outcome, error=error
+            watched,
+            now,
+            job=watched.job,
+            previous=watched.reply.job if watched.reply else None,
+            outcome=outcome,
+            error=error,
         )
 
     def _transition(

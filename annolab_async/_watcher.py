@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from contextlib import asynccontextmanager
 from copy import copy
@@ -24,8 +23,9 @@ from anyio import (
 from anyio.lowlevel import checkpoint
 from attrs import frozen
 
+from annolab_async._alarm import Alarm
 from annolab_async._mailbox import Mailbox
-from annolab_async._records import InferenceJob, Outcome
+from annolab_async._records import InferenceJob, Outcome, job_id_of
 from annolab_async._schedule import Backoff, Pacer
 from annolab_async._watch_state import WatchState
 from annolab_async.errors import AnnoLabError, JobLost, NotOpen
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from annolab_async._schedule import PollSchedule
     from annolab_async._watch_state import Watched
 
-__all__ = ["InferenceWatcher", "StatusSource", "WatchOptions", "WatchStats", "job_id_of"]
+__all__ = ["InferenceWatcher", "StatusSource", "WatchOptions", "WatchStats"]
 
 _log: Final = logging.getLogger(__name__)
 # How many ended jobs wait() can still tell the end of. Only a service that runs for long ever reaches it.
@@ -84,40 +84,6 @@ class WatchStats:
     active: int
     in_flight: int
     outcomes: Mapping[Outcome, int]
-
-
-def job_id_of(job: InferenceJob | int) -> int:
-    """Return the id of a job, given as itself or as its id.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    job_id = job.inference_job_id if isinstance(job, InferenceJob) else job
-    # The id becomes part of a URL: "../../admin" must not.
-    if type(job_id) is not int or job_id < 1:
-        raise ValueError(f"{job!r} is neither an InferenceJob nor a job id (an integer from 1 up)")
-    return job_id
-
-
-class _Alarm:
-    """Sleeps until a time that others may bring forward."""
-
-    def __init__(self) -> None:
-        self._until = -math.inf
-        self._rung = Event()
-
-    async def sleep(self, until: float | None) -> None:
-        """Sleep until a time on the loop's clock, None for ever, or until :meth:`bring_forward`."""
-        self._until = math.inf if until is None else until
-        self._rung = Event()
-        with CancelScope(deadline=self._until):
-            await self._rung.wait()
-        self._until = -math.inf
-
-    def bring_forward(self, to: float | None) -> None:
-        """Wake the sleeper if it sleeps beyond a time."""
-        if to is not None and to < self._until:
-            self._rung.set()
 
 
 class InferenceWatcher(AsyncContextManagerMixin):
@@ -188,8 +154,8 @@ class InferenceWatcher(AsyncContextManagerMixin):
         self._failure: Exception | None = None
         self._polling: CancelScope
         self._turn = Lock(fast_acquire=True)
-        self._next_poll = _Alarm()
-        self._next_deadline = _Alarm()
+        self._next_poll = Alarm()
+        self._next_deadline = Alarm()
         self._mailbox = Mailbox()
         self._news = Event()
         self._ends: dict[int, Transition] = {}
@@ -211,11 +177,8 @@ class InferenceWatcher(AsyncContextManagerMixin):
                 yield self
             except get_cancelled_exc_class():
                 raise
-            except BaseException as error:  # noqa: BLE001
-                # Raised below, outside of the group that would wrap it. An outer cancellation that is pending
-                # comes after it, as it does after any other block.
+            except BaseException as error:  # noqa: BLE001  # raised below: the group would wrap it in another
                 failure = error
-                tasks.cancel_scope.shield = True
             finally:
                 # Not the group's own scope, which would cancel the body, too.
                 self._is_open = False

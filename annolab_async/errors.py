@@ -123,9 +123,10 @@ class NoResponse(AnnoLabError):
         self.method = method
         self.path = path
         self.cause = cause
-        super().__init__(
-            f"{method} {path} was sent, but no whole answer came ({_describe(cause)})."
-        )
+        text = f"{method} {path} was sent, but no whole answer came ({_describe(cause)})."
+        # Only a read may simply be repeated.
+        hint = " Ask again, or give the client a longer timeout." if method == "GET" else ""
+        super().__init__(text + hint)
 
 
 class SubmissionUnknown(AnnoLabError):
@@ -214,17 +215,25 @@ class PermissionDenied(StatusError):
 class NotFound(StatusError):
     """404: the server knows no such group, project, model, layer or job."""
 
+    _hint = "(Check the names and ids, and that the base URL is that of their account.)"
+
 
 class InvalidRequest(StatusError):
     """400 or 422: the server understood the request and refuses it."""
+
+    _hint = "(Mend what it names; sending the same again will not help.)"
 
 
 class RateLimited(StatusError):
     """429: too many requests; ``retry_after`` says how long to wait, when the server said so."""
 
+    _hint = "(Ask less often: max_polls_per_second bounds what a watcher asks.)"
+
 
 class ServerError(StatusError):
     """5xx: the server failed."""
+
+    _hint = "(The fault is the server's: ask again later.)"
 
 
 _SERVER_ERRORS: Final = 500
@@ -265,7 +274,10 @@ class InvalidResponse(AnnoLabError):
         text = f"{method} {path} was answered with something else than a job: {fault}. "
         if inference_job_id is not None:
             text += f"The job exists, its id is {inference_job_id}. "
-        super().__init__(f"{text}The body began: {excerpt!r}")
+        super().__init__(
+            f"{text}The body began: {excerpt!r}. (Is the base URL that of AnnoLab, with no proxy or sign-in page "
+            "in between?)"
+        )
 
 
 class WaitTimeout(AnnoLabError):

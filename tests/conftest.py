@@ -4,6 +4,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from tests.virtual_time import virtual_backend
 
@@ -28,4 +29,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def _every_log_line_is_formatted(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     # A log call with wrong arguments shows only when its level is on.
     with caplog.at_level(logging.DEBUG, logger="annolab_async"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks_the_loop() -> Iterator[None]:
+    with blockbuster_ctx("annolab_async"):
         yield

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import anyio
 import pytest
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from annolab_async import Outcome
 from annolab_async.cli import _demo, main
 from annolab_async.cli._app import app
 
-SMALL = ["demo", "--batches", "30", "--batch-size", "2", "--workers", "10", "--error-share", "0.2"]
+SMALL = ["demo", "--batches", "30", "--batch-size", "2", "--workers", "30", "--error-share", "0.2"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -100,6 +101,16 @@ def test_an_interrupt_ends_it_in_one_line() -> None:
     assert process.returncode == 130
     assert "Interrupted" in out
     assert not err
+
+
+def test_an_interrupt_has_its_own_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(anyio, "run", interrupted)
+    done = CliRunner().invoke(app, SMALL)
+    assert done.exit_code == 130
+    assert "Interrupted" in done.stdout
 
 
 def test_senseless_options_are_refused() -> None:

@@ -23,8 +23,10 @@ from annolab_async import (
     NotFound,
     NotOpen,
     PermissionDenied,
+    RequestNotSent,
     RetryPolicy,
     ServerError,
+    SubmissionUnknown,
     WaitTimeout,
 )
 from tests.raw_server import raw_server
@@ -192,6 +194,44 @@ async def test_an_error_with_the_bytes_of_the_last_answer_is_still_an_error() ->
             await client.poll_status(12, reply)
 
 
+class StallingTransport(httpx.AsyncBaseTransport):
+    """Tells how far it has come, in httpcore's events, and goes no further."""
+
+    def __init__(self, *events: str) -> None:
+        self._events = events
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for event in self._events:
+            await request.extensions["trace"](event, {})
+        await anyio.sleep_forever()
+        raise AssertionError("this is never reached")
+
+
+@pytest.mark.parametrize(
+    ("events", "error"),
+    [
+        (["connection.connect_tcp.started"], RequestNotSent),
+        (
+            ["connection.connect_tcp.started", "http11.send_request_headers.started"],
+            SubmissionUnknown,
+        ),
+        (["http11.send_request_headers.started"], SubmissionUnknown),
+        ([], SubmissionUnknown),
+    ],
+)
+async def test_a_deadline_proves_what_the_transport_told_until_then(
+    events: list[str], error: type[Exception]
+) -> None:
+    http_client = httpx.AsyncClient(transport=StallingTransport(*events))
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        with pytest.raises(error):
+            await client.submit(a_request())
+        assert anyio.current_time() % 60 == pytest.approx(30)
+
+
 async def test_an_unknown_status_word_is_kept_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -250,6 +290,20 @@ async def test_clients_of_both_libraries_are_taken_and_left_open(library: str) -
     async with client:
         with pytest.raises(NotOpen, match="http_client that this client was given is closed"):
             await client.get_job(1)
+
+
+async def test_what_your_own_http_client_raises_is_yours() -> None:
+    async def refuse(_: httpx.Request) -> None:
+        raise LookupError("not today")
+
+    http_client, _ = answering(httpx.Response(200, json=JOB))
+    http_client.event_hooks["request"] = [refuse]
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        with pytest.raises(LookupError, match="not today"):
+            await client.get_job(12)
 
 
 async def test_two_clients_in_one_loop_do_not_mix() -> None:

@@ -68,21 +68,21 @@ def test_a_missing_required_field_is_named_as_on_the_wire(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "fault"),
     [
-        ("inferenceJobId", "7", "is '7', not an integer"),
-        ("inferenceJobId", True, "is True, not an integer"),
-        ("inferenceJobId", 7.0, "is 7.0, not an integer"),
-        ("inferenceJobId", None, "is None, not an integer"),
-        ("status", 3, "is 3, not a string"),
-        ("status", ["Queued"], "is ['Queued'], not a string"),
-        ("sourceIds", "12", "is '12', not an array"),
-        ("sourceIds", {"1": 2}, "is {'1': 2}, not an array"),
-        ("sourceIds", None, "is None, not an array"),
-        ("sourceIds", [1, "2"], "holds '2', not only integers"),
-        ("sourceIds", [True], "holds True, not only integers"),
-        ("sourceIds", [1.0], "holds 1.0, not only integers"),
+        ("inferenceJobId", "7", "is a string, not an integer"),
+        ("inferenceJobId", True, "is true or false, not an integer"),
+        ("inferenceJobId", 7.0, "is a fraction, not an integer"),
+        ("inferenceJobId", None, "is null, not an integer"),
+        ("status", 3, "is an integer, not a string"),
+        ("status", ["Queued"], "is an array, not a string"),
+        ("sourceIds", "12", "is a string, not an array"),
+        ("sourceIds", {"1": 2}, "is an object, not an array"),
+        ("sourceIds", None, "is null, not an array"),
+        ("sourceIds", [1, "2"], "holds a string, not only integers"),
+        ("sourceIds", [True], "holds true or false, not only integers"),
+        ("sourceIds", [1.0], "holds a fraction, not only integers"),
     ],
 )
-def test_a_required_field_of_a_wrong_type_is_named_with_its_value(
+def test_a_required_field_of_a_wrong_type_is_named_with_its_kind(
     name: str, value: object, fault: str
 ) -> None:
     assert faults_of(WIRE | {name: value}) == f"{name} {fault}"
@@ -91,8 +91,8 @@ def test_a_required_field_of_a_wrong_type_is_named_with_its_value(
 def test_all_faults_are_named_at_once() -> None:
     faults = faults_of({"inferenceJobId": True, "sourceIds": [None]})
     assert faults == (
-        "inferenceJobId is True, not an integer; status is missing; "
-        "sourceIds holds None, not only integers"
+        "inferenceJobId is true or false, not an integer; status is missing; "
+        "sourceIds holds null, not only integers"
     )
 
 
@@ -114,9 +114,11 @@ def test_what_is_no_object_is_refused(data: object) -> None:
     assert "not an object" in faults_of(data)
 
 
-def test_a_huge_value_does_not_make_a_huge_text() -> None:
-    assert len(faults_of(dict.fromkeys(REQUIRED, "x" * 100_000))) < 300
-    assert len(faults_of(["x" * 100_000])) < 100
+def test_a_fault_does_not_show_what_stands_in_the_answer() -> None:
+    secret = ["HUSH"] * 1000
+    for data in (secret, {"sourceIds": secret}, {name: {"HUSH": secret} for name in REQUIRED}):
+        assert "HUSH" not in faults_of(data)
+        assert len(faults_of(data)) < 200
 
 
 def test_the_error_does_not_hold_the_data() -> None:

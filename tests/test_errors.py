@@ -163,8 +163,10 @@ def test_a_status_picks_its_class(status_code: int, kind: type[StatusError]) -> 
 
 
 def test_a_status_error_says_what_was_asked_and_what_the_server_said() -> None:
-    assert str(status_error(404)) == f"GET {PATH} answered 404: No."
-    assert str(make_status_error(500)) == f"GET {PATH} answered 500."
+    assert str(status_error(404)).startswith(
+        f"GET {PATH} answered 404: No. (Check the names and ids"
+    )
+    assert str(make_status_error(409)) == f"GET {PATH} answered 409."
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,11 @@ def test_a_status_error_says_what_was_asked_and_what_the_server_said() -> None:
     [
         (status_error(401), "ANNOLAB_API_KEY"),
         (status_error(403), '"Model Run" permission'),
+        (status_error(404), "Check the names and ids"),
+        (status_error(400), "Mend what it names"),
+        (status_error(429), "max_polls_per_second"),
+        (status_error(502), "ask again later"),
+        (NoResponse(method="GET", path="/", cause=OSError()), "a longer timeout"),
         (
             RequestNotSent(method="POST", path="/", cause=OSError()),
             "check the base URL and the network",
@@ -191,6 +198,31 @@ def test_a_text_names_the_job_and_the_state_seen_last() -> None:
     assert "never seen" in str(WaitTimeout(inference_job_id=7, job=None, timeout=30))
     assert "30 s" in str(WaitTimeout(inference_job_id=7, job=make_job(7), timeout=30))
     assert "last seen Queued" in str(WaitTimeout(inference_job_id=7, job=make_job(7), timeout=30))
+
+
+def test_an_error_carries_what_it_is_about() -> None:
+    cause, request = OSError("down"), make_request()
+    for kind in (RequestNotSent, NoResponse):
+        error = kind(method="POST", path="/v1/infer/batch", cause=cause)
+        assert vars(error) == {"method": "POST", "path": "/v1/infer/batch", "cause": cause}
+        assert "POST /v1/infer/batch" in str(error)
+        assert "OSError: down" in str(error)
+    assert vars(SubmissionUnknown(request=request, cause=cause)) == {
+        "request": request,
+        "cause": cause,
+    }
+    invalid = InvalidResponse(
+        method="GET", path=PATH, fault="bad", excerpt="{}", inference_job_id=7
+    )
+    assert vars(invalid) == {
+        "method": "GET",
+        "path": PATH,
+        "fault": "bad",
+        "excerpt": "{}",
+        "inference_job_id": 7,
+    }
+    lost = JobLost(inference_job_id=7, job=make_job(7), cause=invalid, why="so")
+    assert vars(lost) == {"inference_job_id": 7, "job": make_job(7), "cause": invalid}
 
 
 def test_a_salvaged_job_id_is_told_in_the_text() -> None:

@@ -94,6 +94,19 @@ async def test_an_outer_cancellation_is_not_swallowed() -> None:
         assert anyio.current_time() % 1 == pytest.approx(0.2), "polling stopped at once"
 
 
+async def test_a_cancelled_iteration_takes_nothing_from_what_waits() -> None:
+    async with nothing_stays(an_emulator()) as client:
+        jobs = await submit_many(client, 30)
+        async with client.watch(jobs, schedule=EVERY_SECOND) as watcher:
+            await anyio.sleep(5)
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                async for _ in watcher:
+                    raise AssertionError("this is never reached")
+            first_sights = [await anext(watcher) for _ in jobs]
+    assert all(transition.previous is None for transition in first_sights)
+
+
 async def test_a_cancellation_in_a_task_group_takes_only_the_one_who_is_cancelled() -> None:
     async with nothing_stays(an_emulator()) as client:
         jobs = await submit_many(client, 20)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 
 from annolab_async import InferenceJob, InferenceRequest, JobState, Outcome
+from annolab_async._records import job_id_of
 from tests.builders import (
     jobs,
     make_job,
@@ -93,7 +94,7 @@ def test_a_thousand_wrong_ids_are_named_in_a_text_that_stays_short() -> None:
     assert len(faults_of(source_ids=[0] * 1000 + ["x"] * 1000 + list(range(-999, 0)) * 2)) < 500
 
 
-@pytest.mark.parametrize("identifier", ["Name", "7", 7])
+@pytest.mark.parametrize("identifier", ["Name", "7", 7, 1])
 def test_a_project_model_or_layer_is_given_by_name_or_by_id(identifier: str | int) -> None:
     request = make_request(
         project_identifier=identifier,
@@ -182,8 +183,29 @@ def test_a_state_is_an_end_only_when_finished_or_errored() -> None:
     assert set(Outcome) == {"finished", "errored", "timed_out", "lost"}
 
 
+def test_the_repr_of_a_job_is_the_call_that_makes_it() -> None:
+    assert repr(InferenceJob(7, "Queued", (1,))) == (
+        "InferenceJob(inference_job_id=7, status='Queued', source_ids=(1,), project_id=None, "
+        "project_name=None, output_layer_id=None, output_layer_name=None)"
+    )
+
+
 def test_the_state_of_a_changed_copy_follows_its_status() -> None:
     assert attrs.evolve(make_job(status="Queued"), status="Finished").is_terminal
+
+
+def test_a_job_is_named_by_itself_or_by_its_id() -> None:
+    assert job_id_of(make_job(7)) == job_id_of(7) == 7
+    assert job_id_of(1) == 1
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, True, 1.0, "7", "../../admin", None, [7], make_job(0), make_job(-7)]
+)
+def test_what_is_no_job_is_named(value: Any) -> None:
+    with pytest.raises(ValueError, match="neither an InferenceJob nor a job id") as caught:
+        job_id_of(value)
+    assert repr(value) in str(caught.value)
 
 
 @unhurried
@@ -215,9 +237,12 @@ def test_a_job_is_written_down_as_one_line_of_wire_json(job: InferenceJob) -> No
         ("[]", "not an object"),
         ("null", "not an object"),
         ("{}", "inferenceJobId is missing; status is missing; sourceIds is missing"),
-        ('{"inferenceJobId": "7", "status": "Queued", "sourceIds": []}', "inferenceJobId is '7'"),
-        ('{"inferenceJobId": 7, "status": null, "sourceIds": []}', "status is None"),
-        ('{"inferenceJobId": 7, "status": "Queued", "sourceIds": 5}', "sourceIds is 5"),
+        (
+            '{"inferenceJobId": "7", "status": "Queued", "sourceIds": []}',
+            "inferenceJobId is a string",
+        ),
+        ('{"inferenceJobId": 7, "status": null, "sourceIds": []}', "status is null"),
+        ('{"inferenceJobId": 7, "status": "Queued", "sourceIds": 5}', "sourceIds is an integer"),
     ],
 )
 def test_a_text_that_is_no_job_is_a_value_error_that_says_why(

@@ -35,6 +35,7 @@ def test_a_success_with_a_job_is_the_job(status_code: int) -> None:
 
 def test_a_job_that_was_asked_for_is_the_job() -> None:
     assert read_job(make_reply(GOOD), secret=KEY, asked_for=7) == make_job(7)
+    assert read_job(make_reply(make_job(1).to_json()), secret=KEY, asked_for=1) == make_job(1)
 
 
 @pytest.mark.parametrize("status_code", [100, 199, 300, 307, 400, 404, 500, 599])
@@ -79,7 +80,12 @@ def test_the_server_s_message_is_found(body: bytes | str, message: str) -> None:
     assert status_error(body).message == message
 
 
+def test_the_repr_of_a_reply_does_not_show_its_body() -> None:
+    assert "HUSH" not in repr(make_reply("HUSH"))
+
+
 def test_a_long_message_is_cut() -> None:
+    assert status_error("x" * 200).message == "x" * 200
     for body in (json.dumps({"message": "x" * 100_000}), "x" * 100_000):
         error = status_error(body)
         assert error.message == "x" * 200 + "…"
@@ -124,12 +130,12 @@ def test_without_a_header_there_is_no_retry_after() -> None:
         ("[" * 100_000, "no JSON"),
         ('{"a":' * 100_000, "no JSON"),
         ("9" * 5000, "no JSON"),
-        ("null", "None, not an object"),
-        ("[]", "[], not an object"),
-        ('"Queued"', "'Queued', not an object"),
+        ("null", "null, not an object"),
+        ("[]", "an array, not an object"),
+        ('"Queued"', "a string, not an object"),
         ("{}", "inferenceJobId is missing; status is missing; sourceIds is missing"),
         ('{"inferenceJobId": 7, "status": "Queued"}', "sourceIds is missing"),
-        ('{"inferenceJobId": "7", "status": "", "sourceIds": []}', "inferenceJobId is '7'"),
+        ('{"inferenceJobId": "7", "status": "", "sourceIds": []}', "inferenceJobId is a string"),
         ('{"inferenceJobId": 0, "status": "", "sourceIds": []}', "inferenceJobId is 0"),
         ('{"inferenceJobId": -7, "status": "", "sourceIds": []}', "inferenceJobId is -7"),
     ],
@@ -154,15 +160,38 @@ def test_a_job_other_than_the_one_asked_for_is_invalid() -> None:
         '{"inferenceJobId": 7, "sourceIds": [1]}',
         '{"inferenceJobId": 7, "status": "Queued", "sourceIds": "1"}',
         '{"inferenceJobId": 7, "status": "Que',
+        '\n{ "projectId":3,"inferenceJobId" :7}',
     ],
 )
 def test_the_id_of_a_job_is_salvaged_from_a_damaged_answer(body: str) -> None:
     assert invalid(body).inference_job_id == 7
 
 
-@pytest.mark.parametrize("body", ["", "{}", '{"inferenceJobId": "x"}', '{"inferenceJobId": 0}'])
+def test_the_id_of_a_job_is_salvaged_wherever_it_stands_in_an_object() -> None:
+    assert invalid('{"sourceIds": [1], "inferenceJobId": 7}').inference_job_id == 7
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{}",
+        '{"inferenceJobId": "x"}',
+        '{"inferenceJobId": 0}',
+        '{"inferenceJobId": -7}',
+        '{"inferenceJobId": 7.5}',
+        '{"inferenceJobId": 7',  # perhaps 70
+        '{"parent": {"inferenceJobId": 7}}',
+        '{"note": "\\"inferenceJobId\\": 7, "}',
+    ],
+)
 def test_no_id_is_salvaged_where_there_is_none(body: str) -> None:
     assert invalid(body).inference_job_id is None
+
+
+def test_an_enormous_id_does_not_make_an_enormous_text() -> None:
+    body = GOOD.replace('"inferenceJobId": 7', '"inferenceJobId": -' + "9" * 4000)
+    assert len(str(invalid(body))) < 1000
 
 
 def test_the_excerpt_shows_the_beginning_of_the_body() -> None:

@@ -234,10 +234,10 @@ def test_a_job_known_to_exist_is_lost_only_when_denied_three_times(how: str) -> 
     assert state.hear(10, not_found) is None
     assert state.hear(20, not_found) is None
     end = told(state.hear(30, not_found))
-    last = "Queued" if how == "seen" else None
-    assert change(end) == (last, last, Outcome.LOST)
+    assert change(end) == ("Queued" if how == "seen" else None, "Queued", Outcome.LOST)
     assert isinstance(end.error, JobNotFound)
     assert end.error.cause is not_found
+    assert end.error.job is not None, "what the caller knew of it is not forgotten"
     assert isinstance(not_found, NotFound)
 
 

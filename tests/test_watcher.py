@@ -22,6 +22,7 @@ from annolab_async import (
     PermissionDenied,
     Transition,
     WaitTimeout,
+    _watcher,
 )
 from tests.service import KEY, a_request, an_emulator, in_process, submit_many, task_count
 
@@ -281,6 +282,18 @@ async def test_a_watcher_kept_open_goes_on_until_it_is_closed() -> None:
     assert [end.inference_job_id for end in seen if end.outcome] == [1, 2]
 
 
+async def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watcher, "_ENDS_REMEMBERED", 2)
+    async with in_process(an_emulator()) as client:
+        jobs = await submit_many(client, 3)
+        async with client.watch(jobs) as watcher:
+            ends = [seen.inference_job_id for seen in await everything(watcher) if seen.outcome]
+            for job_id in ends[1:]:
+                await watcher.wait(job_id)
+            with pytest.raises(ValueError, match="not watched"):
+                await watcher.wait(ends[0])
+
+
 async def test_a_slow_consumer_misses_no_outcome_and_polling_goes_on() -> None:
     emulator = an_emulator(workers=600)
     async with in_process(emulator) as client:
@@ -324,6 +337,17 @@ async def test_a_bad_key_is_raised_plain_and_ends_all_polling() -> None:
             polls = watcher.stats.polls
             await anyio.sleep(1000)
             assert watcher.stats.polls == polls <= 30
+
+
+async def test_after_a_bad_key_no_job_times_out() -> None:
+    async with (
+        in_process(an_emulator(), api_key="WRONG") as client,
+        client.watch([1, 2, 3], job_timeout=5.0) as watcher,
+    ):
+        with pytest.raises(AuthenticationError):
+            await anext(watcher)
+        await anyio.sleep(1000)
+        assert not watcher.stats.outcomes
 
 
 async def test_backoff_spares_requests() -> None:
