@@ -47,5 +47,5 @@ $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[cli,emulator]' --group dev
+	$(INSTALL) --editable '.[aiohttp,cli,emulator]' --group dev
 	@touch $@ $(VENV)/demo.ready

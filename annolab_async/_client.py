@@ -20,7 +20,7 @@ from annolab_async.errors import AnnoLabError, ConfigurationError, SubmissionUnk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
-    from annolab_async._http import HttpClient
+    from annolab_async._http import HttpClient, TransportName
     from annolab_async._records import InferenceRequest
     from annolab_async._replies import Reply
     from annolab_async._schedule import PollSchedule
@@ -49,6 +49,8 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         inference_path: the path of the batch endpoint; some installations have ``/v1/model/infer/batch``.
         http_client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` of yours to send everything with; it stays
             open. None makes one. The key is sent with each request, not stored in your client.
+        transport: what polls go over when there is no ``http_client``: ``"httpx"``, ``"aiohttp"`` (an extra, on asyncio
+            only, a fraction of the cost) or ``"auto"``, aiohttp where it can be. Submissions always go over httpx.
         timeout: seconds that one request may take in all.
         retry: how a status request that failed is repeated. A submission is never repeated.
         max_connections: requests under way at once; further ones wait for their turn.
@@ -64,6 +66,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         base_url: str | None = None,
         inference_path: str = "/v1/infer/batch",
         http_client: HttpClient | None = None,
+        transport: TransportName = "auto",
         timeout: float = 30.0,
         retry: RetryPolicy | None = None,
         max_connections: int = 100,
@@ -82,6 +85,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             base_url=self._base_url,
             api_key=self._key,
             http_client=http_client,
+            transport=transport,
             timeout=timeout,
             max_connections=max_connections,
         )

@@ -387,11 +387,20 @@ def test_a_base_url_that_cannot_be_one_is_refused(base_url: str) -> None:
         {"max_connections": 0},
         {"http_client": object()},
         {"base_url": 12},
+        {"transport": "carrier pigeon"},
+        {"transport": "aiohttp", "http_client": httpx.AsyncClient()},
     ],
 )
 def test_senseless_options_are_refused_at_construction(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         AsyncInferenceClient(KEY, **options)  # type: ignore[arg-type]  # that is the point
+
+
+def test_aiohttp_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annolab_async._http._session._has_aiohttp", lambda: False)
+    with pytest.raises(ConfigurationError, match=r"pip install 'annolab-async\[aiohttp\]'"):
+        AsyncInferenceClient(KEY, transport="aiohttp")
+    AsyncInferenceClient(KEY, transport="auto")
 
 
 def test_a_sync_http_client_is_refused() -> None:

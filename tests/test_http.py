@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import struct
 import time
+from typing import Literal
 
 import anyio
 import httpx2
@@ -12,6 +14,7 @@ import pytest
 
 from annolab_async import (
     AsyncInferenceClient,
+    ConfigurationError,
     InvalidResponse,
     NoResponse,
     RequestNotSent,
@@ -27,7 +30,15 @@ from tests.service import KEY, a_request
 pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
 
 JOB = '{"inferenceJobId": 12, "status": "Queued", "sourceIds": [1, 2]}'
+Transport = Literal["httpx", "aiohttp"]
 AT_ONCE = RetryPolicy(attempts=3, first=0.001)
+
+
+@pytest.fixture(params=["httpx", "aiohttp"])
+def transport(request: pytest.FixtureRequest, anyio_backend_name: str) -> Transport:
+    if request.param == "aiohttp" and anyio_backend_name != "asyncio":
+        pytest.skip("aiohttp works on asyncio only")
+    return "aiohttp" if request.param == "aiohttp" else "httpx"
 
 
 def close(_: socket.socket) -> None:
@@ -83,28 +94,35 @@ async def test_a_batch_whose_answer_is_lost_is_unknown_and_sent_once(
 
 
 @pytest.mark.parametrize("fault", LOST_ANSWERS)
-async def test_a_read_whose_answer_is_lost_is_sent_again(fault: object) -> None:
+async def test_a_read_whose_answer_is_lost_is_sent_again(
+    fault: object, transport: Transport
+) -> None:
     with raw_server(fault, http("200 OK", JOB)) as server:  # type: ignore[arg-type]
         async with AsyncInferenceClient(
-            KEY, base_url=server.base_url, timeout=0.3, retry=AT_ONCE
+            KEY, base_url=server.base_url, transport=transport, timeout=0.3, retry=AT_ONCE
         ) as client:
             assert (await client.get_job(12)).status == "Queued"
         assert len(server.requests) == 2
 
 
-async def test_a_read_that_is_never_answered_is_an_error() -> None:
+async def test_a_read_that_is_never_answered_is_an_error(transport: Transport) -> None:
     with raw_server(close) as server:
-        async with AsyncInferenceClient(KEY, base_url=server.base_url, retry=AT_ONCE) as client:
+        async with AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport, retry=AT_ONCE
+        ) as client:
             with pytest.raises(NoResponse, match="GET /v1/infer/batch/12 was sent"):
                 await client.get_job(12)
-        assert len(server.requests) == 3
+        # aiohttp sends a read whose connection breaks once more by itself.
+        assert len(server.requests) == (3 if transport == "httpx" else 6)
 
 
-async def test_a_server_that_is_not_there_proves_that_nothing_was_sent() -> None:
+async def test_a_server_that_is_not_there_proves_that_nothing_was_sent(
+    transport: Transport,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     async with AsyncInferenceClient(
-        KEY, base_url=f"http://127.0.0.1:{port}", retry=AT_ONCE
+        KEY, base_url=f"http://127.0.0.1:{port}", transport=transport, retry=AT_ONCE
     ) as client:
         with pytest.raises(RequestNotSent, match="Nothing reached the server"):
             await client.submit(a_request())
@@ -167,9 +185,13 @@ async def test_what_each_status_says_of_a_batch(answer: bytes, error: type[Excep
         assert isinstance(raised.value.cause, StatusError)  # type: ignore[attr-defined]
 
 
-async def test_every_batch_goes_on_a_fresh_connection_and_polls_share_theirs() -> None:
+async def test_every_batch_goes_on_a_fresh_connection_and_polls_share_theirs(
+    transport: Transport,
+) -> None:
     with raw_server(http("200 OK", JOB)) as server:
-        async with AsyncInferenceClient(KEY, base_url=server.base_url) as client:
+        async with AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport
+        ) as client:
             for _ in range(5):
                 await client.submit(a_request())
             assert server.connections == 5
@@ -178,10 +200,14 @@ async def test_every_batch_goes_on_a_fresh_connection_and_polls_share_theirs() -
             assert server.connections == 6
 
 
-async def test_more_requests_than_connections_wait_for_their_turn_however_long_it_takes() -> None:
+async def test_more_requests_than_connections_wait_for_their_turn_however_long_it_takes(
+    transport: Transport,
+) -> None:
     emulator = Emulator(api_key=KEY, latency=0.05)
     async with EmulatorServer(emulator) as server:
-        client = AsyncInferenceClient(KEY, base_url=server.base_url, max_connections=4, timeout=0.5)
+        client = AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport, max_connections=4, timeout=0.5
+        )
         async with client:
             job = await client.submit(a_request())
             async with anyio.create_task_group() as tasks:
@@ -191,11 +217,130 @@ async def test_more_requests_than_connections_wait_for_their_turn_however_long_i
     assert emulator.stats.max_in_flight == 4
 
 
-async def test_redirects_are_not_followed() -> None:
+async def test_redirects_are_not_followed(transport: Transport) -> None:
     with raw_server(http("200 OK", JOB)) as elsewhere:
         answer = http("302 Found", Location=f"{elsewhere.base_url}/v1/infer/batch/12")
         with raw_server(answer) as server:
-            async with AsyncInferenceClient(KEY, base_url=server.base_url) as client:
+            async with AsyncInferenceClient(
+                KEY, base_url=server.base_url, transport=transport
+            ) as client:
                 with pytest.raises(StatusError, match="answered 302"):
                     await client.get_job(12)
         assert not elsewhere.requests
+
+
+@pytest.mark.parametrize("faulty", [close, reset])
+async def test_a_kept_connection_that_the_server_has_closed_is_no_failure(
+    faulty: object, transport: Transport
+) -> None:
+    good = http("200 OK", JOB)
+    with raw_server(good, faulty, good) as server:  # type: ignore[arg-type]
+        async with AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport, retry=RetryPolicy(attempts=1)
+        ) as client:
+            await client.get_job(12)
+            await client.get_job(12)
+        assert len(server.requests) == 3
+
+
+async def test_an_answer_without_end_is_refused(transport: Transport) -> None:
+    def endless(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 2**20)
+
+    with raw_server(endless) as server:
+        async with AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport, retry=RetryPolicy(attempts=1)
+        ) as client:
+            with pytest.raises(NoResponse, match="longer than"):
+                await client.get_job(12)
+
+
+async def test_a_large_answer_is_taken(transport: Transport) -> None:
+    body = JOB.replace("[1, 2]", str(list(range(1, 100_001))))
+    with raw_server(http("200 OK", body)) as server:
+        async with AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport
+        ) as client:
+            assert len((await client.get_job(12)).source_ids) == 100_000
+
+
+async def test_an_answer_that_is_packed_although_it_should_not_be_is_unpacked(
+    transport: Transport,
+) -> None:
+    packed = gzip.compress(JOB.encode())
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    with raw_server(head.encode() + packed) as server:
+        async with AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport
+        ) as client:
+            assert (await client.get_job(12)).status == "Queued"
+        assert b"identity" in server.requests[0]
+
+
+async def test_the_proxy_of_the_environment_is_used_and_no_proxy_honoured(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raw_server(http("200 OK", JOB)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.base_url)
+        async with AsyncInferenceClient(
+            KEY, base_url="http://annolab.example", transport=transport
+        ) as client:
+            await client.get_job(12)
+            await client.submit(a_request())
+        lines = [request.split(b"\r\n")[0] for request in proxy.requests]
+        assert lines == [
+            b"GET http://annolab.example/v1/infer/batch/12 HTTP/1.1",
+            b"POST http://annolab.example/v1/infer/batch HTTP/1.1",
+        ]
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with raw_server(http("200 OK", JOB)) as server:
+            async with AsyncInferenceClient(
+                KEY, base_url=server.base_url, transport=transport
+            ) as client:
+                await client.get_job(12)
+            assert len(server.requests) == 1
+        assert len(proxy.requests) == 2
+
+
+async def test_a_base_url_may_have_a_path(transport: Transport) -> None:
+    with raw_server(http("200 OK", JOB)) as server:
+        async with AsyncInferenceClient(
+            KEY, base_url=f"{server.base_url}/a%20b/", transport=transport
+        ) as client:
+            await client.get_job(12)
+            await client.submit(a_request())
+        lines = [request.split(b" HTTP")[0] for request in server.requests]
+        assert lines == [b"GET /a%20b/v1/infer/batch/12", b"POST /a%20b/v1/infer/batch"]
+
+
+async def test_cancelled_reads_lose_no_connection(transport: Transport) -> None:
+    emulator = Emulator(api_key=KEY, latency=0.004)
+    async with EmulatorServer(emulator) as server:
+        client = AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport, max_connections=8
+        )
+        async with client:
+            job = await client.submit(a_request())
+
+            async def give_up_soon(number: int) -> None:
+                with anyio.move_on_after(0.001 * (number % 10)):
+                    await client.get_job(job)
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(300):
+                    tasks.start_soon(give_up_soon, number)
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(50):
+                        tasks.start_soon(client.get_job, job)
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_aiohttp_on_trio_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="asyncio only"):
+        async with AsyncInferenceClient(KEY, transport="aiohttp"):
+            pass
+    async with AsyncInferenceClient(KEY, transport="auto"):
+        pass

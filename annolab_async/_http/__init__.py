@@ -1,0 +1,17 @@
+"""The only package that knows httpx, httpx2 and aiohttp: it sends requests and tells what a failure proves.
+
+Submissions and reads take different ways. A submission is correctness first: httpx's own transport, a fresh
+connection, traced, sent once (``_session``). A read is speed first, since nearly all requests are polls: a
+connection that is picked from a stack, and on it a request that was built once (``_lines``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from annolab_async._http._session import HttpSession, TransportName, check_base_url
+
+if TYPE_CHECKING:
+    from annolab_async._http._session import HttpClient as HttpClient
+
+__all__ = ["HttpSession", "TransportName", "check_base_url"]
