@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from annolab_async._client import AsyncInferenceClient
+from annolab_async._predictive import Predictive
 from annolab_async._records import InferenceJob, InferenceRequest, JobState, Outcome, Transition
 from annolab_async._retry import RetryPolicy
 from annolab_async._schedule import Backoff, FixedInterval, PollPlanner, PollSchedule
@@ -56,6 +57,7 @@ __all__ = [
     "PermissionDenied",
     "PollPlanner",
     "PollSchedule",
+    "Predictive",
     "RateLimited",
     "RequestNotSent",
     "RetryPolicy",

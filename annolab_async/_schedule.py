@@ -31,8 +31,15 @@ class PollPlanner(Protocol):
     told of a job that was discarded, or has ended, until it is added again.
     """
 
-    def add(self, job_id: int, now: float, state: JobState | None) -> None:
-        """Take up a job; ``state`` is what is known of it, if anything."""
+    def add(
+        self,
+        job_id: int,
+        now: float,
+        state: JobState | None,
+        *,
+        model_identifier: str | int | None = None,
+    ) -> None:
+        """Take up a job that is not known; ``state`` and ``model_identifier`` are what the caller knows of it."""
         ...
 
     def discard(self, job_id: int) -> None:
@@ -57,7 +64,7 @@ class PollPlanner(Protocol):
 
 
 class PollSchedule(Protocol):
-    """A rule for when to poll: :class:`FixedInterval`, :class:`Backoff` or one of your own."""
+    """A rule for when to poll: :class:`Predictive`, :class:`FixedInterval`, :class:`Backoff` or one of your own."""
 
     def planner(self, random: Random) -> PollPlanner:
         """Return the rule at work on one watcher's jobs; ``random`` is where jitter comes from."""
@@ -147,7 +154,14 @@ class _GapPlanner:
         self._ticket[job_id] = ticket
         heappush(self._heap, (due, ticket, job_id))
 
-    def add(self, job_id: int, now: float, state: JobState | None) -> None:  # noqa: ARG002
+    def add(
+        self,
+        job_id: int,
+        now: float,
+        state: JobState | None,  # noqa: ARG002
+        *,
+        model_identifier: str | int | None = None,  # noqa: ARG002
+    ) -> None:
         self._polls[job_id] = 0
         self._put(job_id, now)
 

@@ -107,7 +107,13 @@ class WatchState:
         return job_id in self._watched
 
     def add(
-        self, job_id: int, now: float, *, job: InferenceJob | None, timeout: float | None
+        self,
+        job_id: int,
+        now: float,
+        *,
+        job: InferenceJob | None,
+        timeout: float | None,
+        model_identifier: str | int | None = None,
     ) -> Transition | None:
         """Take up a job; return its end at once if the caller already knows it.
 
@@ -116,6 +122,7 @@ class WatchState:
             now: the time.
             job: what the caller knows of it.
             timeout: seconds from now in which it is to end, None for no limit.
+            model_identifier: the model that it is for, if the caller says so.
         """
         watched = Watched(
             job_id=job_id,
@@ -129,7 +136,9 @@ class WatchState:
         self._watched[job_id] = watched
         if timeout is not None:
             heappush(self._deadlines, (watched.deadline, job_id))
-        self._planner.add(job_id, now, job.state if job else None)
+        self._planner.add(
+            job_id, now, job.state if job else None, model_identifier=model_identifier
+        )
         return None
 
     def discard(self, job_id: int) -> bool:

@@ -25,8 +25,9 @@ from attrs import frozen
 
 from annolab_async._alarm import Alarm
 from annolab_async._mailbox import Mailbox
+from annolab_async._predictive import Predictive
 from annolab_async._records import InferenceJob, Outcome, job_id_of
-from annolab_async._schedule import Backoff, Pacer
+from annolab_async._schedule import Pacer
 from annolab_async._watch_state import WatchState
 from annolab_async.errors import AnnoLabError, JobLost, NotOpen
 
@@ -107,7 +108,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         jobs: jobs, or their ids; more can be added at any time.
         max_concurrent_polls: requests under way at once, and with that the number of tasks.
         max_polls_per_second: a bound on the polls of all jobs together, None for none.
-        schedule: when to ask for which job.
+        schedule: when to ask for which job; None is ``Predictive()``.
         job_timeout: seconds after which a job without an outcome is TIMED_OUT, None for never.
         failure_budget: seconds for which polls of a job may keep failing before it is LOST.
         keep_open: whether iteration goes on when no job is unfinished, until :meth:`close`.
@@ -135,7 +136,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         random = Random()
         self._client = client
         self._state = WatchState(
-            planner=(schedule or Backoff()).planner(random),
+            planner=(schedule or Predictive()).planner(random),
             pacer=Pacer(max_polls_per_second),
             retry=client.retry,
             random=random,
@@ -187,12 +188,19 @@ class InferenceWatcher(AsyncContextManagerMixin):
         if failure is not None:
             raise failure
 
-    def add(self, *jobs: InferenceJob | int, job_timeout: float | None = None) -> None:
+    def add(
+        self,
+        *jobs: InferenceJob | int,
+        job_timeout: float | None = None,
+        model_identifier: str | int | None = None,
+    ) -> None:
         """Watch more jobs, at any time. One that is already watched or has its outcome is not taken up again.
 
         Args:
             jobs: jobs, or their ids.
             job_timeout: seconds from now in which they are to end; None takes the watcher's.
+            model_identifier: the model that they are for: jobs of unlike models may wait in unlike queues, and
+                :class:`Predictive` learns about each.
 
         Raises:
             ValueError: something is no job, or the timeout is no positive number; none was added.
@@ -208,7 +216,11 @@ class InferenceWatcher(AsyncContextManagerMixin):
             if job_id in self._state or job_id in self._ends:
                 continue
             known = job if isinstance(job, InferenceJob) else None
-            self._publish(self._state.add(job_id, now, job=known, timeout=timeout))
+            self._publish(
+                self._state.add(
+                    job_id, now, job=known, timeout=timeout, model_identifier=model_identifier
+                )
+            )
         self._next_poll.bring_forward(self._state.due_at())
         self._next_deadline.bring_forward(self._state.next_deadline())
 

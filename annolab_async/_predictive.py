@@ -1,0 +1,180 @@
+"""`Predictive`: spends each poll where an unseen end is most likely, weighing how long it may have waited. Pure.
+
+A job whose end has hazard h (ends per second) and that was last known unfinished g seconds ago has, on average, waited
+h * g**2 / 2 seconds to be seen. The job with the most such delay is polled first, and none before its delay is worth
+a request. :class:`Frontier` learns h from the job's rank among the unfinished of its queue and from its last status
+word. Where nothing can be learned all hazards are equal, and this is "every job in turn".
+
+One pick in four, at most, goes to the job unpolled for longest once that exceeds ``max_gap``, however improbable its
+end. Hence no job goes unpolled longer than ``max_gap + 4 * jobs / polls per second`` (from its retry time, if it
+failed).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from annolab_async._queue import Queue, QueuedJob
+from annolab_async._records import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from random import Random
+
+    from annolab_async._schedule import PollPlanner
+
+__all__ = ["Predictive"]
+
+_SWEEP: Final = 4
+"""One pick in so many may go to an overdue job rather than to the most probable end."""
+
+
+@frozen(kw_only=True)
+class Predictive:
+    """Poll the jobs whose ends are likely to have gone unseen.
+
+    It learns, from the ends that it sees, how a service works through its queue (jobs with lower ids were made
+    earlier), and needs no set-up. Jobs of different models may wait in different queues: say which model a job is for
+    when adding it to the watcher.
+
+    Args:
+        target_delay: None for the least delay that the watcher's ``max_polls_per_second`` allows; or the mean delay in
+            seconds, from the end of a job until it is seen, to be met with the fewest requests.
+        min_gap: shortest time between two polls of one job, in seconds.
+        max_gap: longest time between two polls of one job, in seconds. Under a limit of r polls a second, n jobs cannot
+            all be polled so often and leave room for anything else; then it is ``max_gap + 4 * n / r``.
+
+    Raises:
+        ValueError: an argument makes no sense; the text names each.
+    """
+
+    target_delay: float | None = None
+    min_gap: float = 1.0
+    max_gap: float = 60.0
+
+    def __attrs_post_init__(self) -> None:
+        delay = self.target_delay
+        faults = [
+            *(
+                []
+                if 0 < self.min_gap <= self.max_gap < math.inf
+                else ["0 < min_gap <= max_gap does not hold"]
+            ),
+            *(
+                []
+                if delay is None or 0 < delay < math.inf
+                else [f"target_delay is {delay}, not a positive number"]
+            ),
+        ]
+        if faults:
+            raise ValueError("This is no valid Predictive: " + "; ".join(faults))
+
+    def planner(self, random: Random) -> PollPlanner:  # noqa: ARG002  # the Protocol's
+        """Return the rule at work on one watcher's jobs."""
+        return _PredictivePlanner(self)
+
+
+class _PredictivePlanner:
+    """Predictive at work: a queue for each model, and over all of them the guarantee of ``max_gap``."""
+
+    def __init__(self, schedule: Predictive) -> None:
+        self._schedule = schedule
+        self._queues: dict[str | int | None, Queue] = {}
+        self._jobs: dict[int, QueuedJob] = {}
+        self._oldest: OrderedDict[int, None] = (
+            OrderedDict()
+        )  # jobs that may be picked, the longest unpolled first
+        self._parked: list[tuple[float, int]] = []  # (retry_at, id), cleaned lazily
+        self._picks = 0  # since the last that went to an overdue job
+
+    def add(
+        self,
+        job_id: int,
+        now: float,
+        state: JobState | None,
+        *,
+        model_identifier: str | int | None = None,
+    ) -> None:
+        queue = self._queues.get(model_identifier)
+        if queue is None:
+            queue = self._queues[model_identifier] = Queue(
+                min_gap=self._schedule.min_gap, target_delay=self._schedule.target_delay
+            )
+        # A job of which nothing is known is due at once. QUEUED is no news here, unlike in a poll's answer: every job
+        # is, when just submitted.
+        job = QueuedJob(job_id, queue, now if state else now - self._schedule.min_gap)
+        self._jobs[job_id] = job
+        queue.add(job, now)
+        self._oldest[job_id] = None
+
+    def discard(self, job_id: int) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            self._oldest.pop(job_id, None)
+            job.queue.discard(job)
+
+    def due_at(self) -> float | None:
+        times = [worth_at for _, worth_at, _ in self._candidates()]
+        if (oldest := self._longest_unpolled()) is not None:
+            times.append(oldest.polled + self._schedule.max_gap)
+        if self._parked:
+            times.append(self._parked[0][0])
+        due = min(times, default=math.inf)
+        return due if due < math.inf else None
+
+    def pick(self, now: float) -> int | None:
+        self._unpark(now)
+        chosen = self._longest_unpolled()
+        if chosen is not None and chosen.polled + self._schedule.max_gap > now:
+            chosen = None
+        most = -1.0
+        if chosen is None or self._picks < _SWEEP - 1:
+            for job, worth_at, hazard in self._candidates():
+                if worth_at <= now:
+                    delay = hazard * (now - job.since) ** 2
+                    if delay > most:
+                        chosen, most = job, delay
+        if chosen is None:
+            return None
+        self._picks = self._picks + 1 if most >= 0 else 0
+        chosen.ready = False
+        del self._oldest[chosen.id]
+        return chosen.id
+
+    def answered(self, job_id: int, now: float, asked_at: float, state: JobState) -> None:  # noqa: ARG002
+        job = self._jobs[job_id]
+        if state.is_terminal:
+            del self._jobs[job_id]
+            job.queue.ended(job, asked_at)
+        else:
+            job.queue.unfinished(job, asked_at, queued=state is JobState.QUEUED)
+            self._release(job)
+
+    def failed(self, job_id: int, retry_at: float) -> None:
+        self._jobs[job_id].retry_at = retry_at
+        heapq.heappush(self._parked, (retry_at, job_id))
+
+    def _candidates(self) -> Iterator[tuple[QueuedJob, float, float]]:
+        for queue in self._queues.values():
+            yield from queue.candidates()
+
+    def _longest_unpolled(self) -> QueuedJob | None:
+        return self._jobs[next(iter(self._oldest))] if self._oldest else None
+
+    def _unpark(self, now: float) -> None:
+        while self._parked and self._parked[0][0] <= now:
+            retry_at, job_id = heapq.heappop(self._parked)
+            job = self._jobs.get(job_id)
+            if job is not None and job.retry_at == retry_at:
+                self._release(job)
+
+    def _release(self, job: QueuedJob) -> None:
+        job.ready = True
+        job.retry_at = math.inf
+        self._oldest[job.id] = None
+        job.queue.push(job)
