@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 
 from anyio import AsyncContextManagerMixin, sleep
 
-from annolab_async._http import HttpSession, check_base_url
-from annolab_async._records import InferenceJob, JobState, StatusReply, job_id_of
-from annolab_async._replies import read_job
+from annolab_async._http import HttpSession, check_base_url, check_path
+from annolab_async._records import InferenceJob, JobState, StatusReply, is_seconds, job_id_of
+from annolab_async._replies import Redactor, read_job
 from annolab_async._retry import RetryPolicy, may_exist, worth_asking_again
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, ConfigurationError, SubmissionUnknown
@@ -71,19 +71,25 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         retry: RetryPolicy | None = None,
         max_connections: int = 100,
     ) -> None:
-        self._key = _checked_key(api_key or os.environ.get("ANNOLAB_API_KEY", ""))
+        # First of all, since repr() shows it.
         self._base_url = check_base_url(
             base_url or os.environ.get("ANNOLAB_BASE_URL") or _DEFAULT_BASE_URL
         )
-        if not timeout > 0:
+        api_key = _checked_key(
+            os.environ.get("ANNOLAB_API_KEY", "") if api_key is None else api_key
+        )
+        if not is_seconds(timeout):
             raise ConfigurationError(f"timeout is {timeout}, not a positive number of seconds")
-        if max_connections < 1:
-            raise ConfigurationError(f"max_connections is {max_connections}, not at least 1")
-        self._path = "/" + inference_path.strip("/")
+        if type(max_connections) is not int or max_connections < 1:
+            raise ConfigurationError(
+                f"max_connections is {max_connections}, not an integer from 1 up"
+            )
+        self._redactor = Redactor(api_key)
+        self._path = check_path(inference_path)
         self.retry = RetryPolicy() if retry is None else retry
         self._session = HttpSession(
             base_url=self._base_url,
-            api_key=self._key,
+            api_key=api_key,
             http_client=http_client,
             transport=transport,
             timeout=timeout,
@@ -102,6 +108,8 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
 
     async def submit(self, request: InferenceRequest) -> InferenceJob:
         """Start a job. The batch is sent once and never again: a job costs money, and a lost answer is no refusal.
+
+        A call that is cancelled may have sent it, too.
 
         Args:
             request: what to run over which sources.
@@ -185,6 +193,8 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             AuthenticationError, PermissionDenied: the key may not ask for it.
             NotOpen: the client is used outside its block.
         """
+        if timeout is not None and not is_seconds(timeout):
+            raise ValueError(f"timeout is {timeout}, not a positive number of seconds")
         async with self.watch(
             [job], max_concurrent_polls=1, job_timeout=timeout, schedule=schedule
         ) as watcher:
@@ -202,7 +212,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         return InferenceWatcher(self, jobs, **options)
 
     def _read(self, reply: Reply, *, asked_for: int | None = None) -> InferenceJob:
-        job = read_job(reply, secret=self._key, asked_for=asked_for)
+        job = read_job(reply, redactor=self._redactor, asked_for=asked_for)
         words = self._unknown_words
         if (
             job.state is JobState.UNKNOWN
@@ -220,6 +230,8 @@ def _checked_key(key: str) -> str:
     Raises:
         ConfigurationError: it cannot; the key is not shown.
     """
+    if not isinstance(key, str):
+        raise ConfigurationError(f"api_key is a {type(key).__name__}, not a string")
     if not key:
         raise ConfigurationError("There is no API key: pass api_key=... or set ANNOLAB_API_KEY.")
     if not (key.isascii() and key.isprintable() and " " not in key):

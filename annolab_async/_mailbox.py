@@ -17,7 +17,7 @@ _ROOM: Final = 1024
 
 @define(eq=False)
 class _Letter:
-    transition: Transition
+    transition: Transition | None
 
 
 class Mailbox:
@@ -34,35 +34,41 @@ class Mailbox:
     def __init__(self, room: int = _ROOM) -> None:
         self._room = room
         self._letters: deque[_Letter] = deque()
-        self._newest: dict[int, _Letter] = {}
+        # The same letters by job, so that one job's can be found without looking at all.
+        self._of_job: dict[int, deque[_Letter]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._letters)
+        return self._count
 
     def put(self, transition: Transition) -> None:
         """Add a transition."""
-        job_id = transition.inference_job_id
-        waiting = self._newest.get(job_id)
-        if waiting and len(self._letters) >= self._room:
-            waiting.transition = evolve(transition, previous=waiting.transition.previous)
+        letters = self._of_job.setdefault(transition.inference_job_id, deque())
+        if letters and self._count >= self._room and (waiting := letters[-1].transition):
+            letters[-1].transition = evolve(transition, previous=waiting.previous)
             return
         letter = _Letter(transition)
+        letters.append(letter)
         self._letters.append(letter)
-        self._newest[job_id] = letter
+        self._count += 1
 
     def take(self) -> Transition | None:
         """Remove and return the oldest transition, None if there is none."""
-        if not self._letters:
-            return None
-        letter = self._letters.popleft()
-        job_id = letter.transition.inference_job_id
-        if self._newest[job_id] is letter:
-            del self._newest[job_id]
-        return letter.transition
+        while self._letters:
+            if transition := self._letters.popleft().transition:
+                letters = self._of_job[transition.inference_job_id]
+                letters.popleft()
+                if not letters:
+                    del self._of_job[transition.inference_job_id]
+                self._count -= 1
+                return transition
+        return None
 
     def discard(self, job_id: int) -> None:
         """Drop what waits for a job."""
-        if self._newest.pop(job_id, None):
-            self._letters = deque(
-                letter for letter in self._letters if letter.transition.inference_job_id != job_id
-            )
+        for letter in self._of_job.pop(job_id, ()):
+            letter.transition = None
+            self._count -= 1
+        # Void letters at the front are let go of here, those behind when their turn comes.
+        while self._letters and self._letters[0].transition is None:
+            self._letters.popleft()

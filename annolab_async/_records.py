@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from datetime import datetime  # noqa: TC003  # for who resolves the types of the records at run time
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING, Final, cast
 
 from attrs import Factory, field, frozen
 
 from annolab_async._converter import decode_json, structure, unstructure
+from annolab_async.errors import AnnoLabError  # noqa: TC001  # likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
-    from annolab_async.errors import AnnoLabError
-
-__all__ = ["InferenceJob", "InferenceRequest", "JobState", "Outcome", "Transition", "job_id_of"]
+__all__ = [
+    "InferenceJob",
+    "InferenceRequest",
+    "JobState",
+    "Outcome",
+    "Transition",
+    "is_seconds",
+    "job_id_of",
+]
 
 
 class JobState(StrEnum):
@@ -190,6 +198,11 @@ class InferenceJob:
             ValueError: the text is no JSON, or a field is missing or of a wrong type; it is named.
         """
         return structure(cls, decode_json(text))
+
+
+def is_seconds(value: object) -> bool:
+    """Return whether a value is a positive, finite number."""
+    return isinstance(value, int | float) and type(value) is not bool and 0 < value < math.inf
 
 
 def job_id_of(job: InferenceJob | int) -> int:

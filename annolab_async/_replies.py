@@ -16,7 +16,7 @@ from annolab_async.errors import InvalidResponse, StatusError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Reply", "read_job", "redacted"]
+__all__ = ["Redactor", "Reply", "read_job"]
 
 _EXCERPT_LENGTH: Final = 200
 _OK: Final = range(200, 300)
@@ -37,26 +37,35 @@ class Reply:
     body: bytes = field(repr=False)
 
 
-def redacted(text: str, *, secret: str) -> str:
-    """Return the beginning of a text from the server, fit to be shown: no secret, nothing unprintable.
+class Redactor:
+    """Makes text from the server fit to be shown; hides the API key, its own included.
 
     Args:
-        text: what the server sent.
         secret: the API key, in case that the server echoes it.
     """
-    # Cut only after the key is out, lest a part of it stays; and before the rest, lest a long text takes long.
-    text = text.replace(secret, "[API key]")[: 16 * _EXCERPT_LENGTH]
-    text = _QUERY.sub("?[hidden]", text)
-    text = "".join(char if char.isprintable() else " " for char in text[: _EXCERPT_LENGTH + 1])
-    return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def __repr__(self) -> str:
+        # Tools that print the local variables of a traceback print this.
+        return "Redactor()"
+
+    def shown(self, text: str) -> str:
+        """Return the beginning of a text: no secret, nothing unprintable."""
+        # Cut only after the key is out, lest a part of it stays; and before the rest, lest a long text takes long.
+        text = text.replace(self._secret, "[API key]")[: 16 * _EXCERPT_LENGTH]
+        text = _QUERY.sub("?[hidden]", text)
+        text = "".join(char if char.isprintable() else " " for char in text[: _EXCERPT_LENGTH + 1])
+        return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"
 
 
-def read_job(reply: Reply, *, secret: str, asked_for: int | None = None) -> InferenceJob:
+def read_job(reply: Reply, *, redactor: Redactor, asked_for: int | None = None) -> InferenceJob:
     """Return the job that an answer describes.
 
     Args:
         reply: the answer to a submission or to a status request.
-        secret: the API key, which no error may show.
+        redactor: what errors may show of the answer.
         asked_for: the id that the answer must be about, None when any will do.
 
     Raises:
@@ -66,7 +75,7 @@ def read_job(reply: Reply, *, secret: str, asked_for: int | None = None) -> Infe
     if reply.status_code not in _OK:
         raise StatusError.of(
             status_code=reply.status_code,
-            message=redacted(_message(reply.body), secret=secret),
+            message=redactor.shown(_message(reply.body)),
             method=reply.method,
             path=reply.path,
             retry_after=_retry_after(reply.headers),
@@ -81,8 +90,8 @@ def read_job(reply: Reply, *, secret: str, asked_for: int | None = None) -> Infe
         raise InvalidResponse(
             method=reply.method,
             path=reply.path,
-            fault=redacted(str(error), secret=secret),
-            excerpt=redacted(_text(reply.body), secret=secret),
+            fault=redactor.shown(str(error)),
+            excerpt=redactor.shown(_text(reply.body)),
             inference_job_id=salvaged if asked_for in {None, salvaged} else None,
         ) from None
     return job

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["RetryPolicy", "backoff", "may_exist", "worth_asking_again"]
 
+_REFUSALS: Final = 400
 _SERVER_ERRORS: Final = 500
+_ELSEWHERE: Final = {
+    HTTPStatus.MOVED_PERMANENTLY,
+    HTTPStatus.TEMPORARY_REDIRECT,
+    HTTPStatus.PERMANENT_REDIRECT,
+}
 _MAY_PASS: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
@@ -80,15 +86,14 @@ def worth_asking_again(error: AnnoLabError) -> bool:
 def may_exist(error: AnnoLabError) -> bool:
     """Return whether a job may exist although its submission failed so.
 
-    A server that answers 4xx has refused the batch, and one that answers 503 with a ``Retry-After`` says that it
-    has not taken it. Any other failure of the server (a gateway's timeout above all) may have come after the
-    job was made.
+    A server that answers 4xx has refused the batch, one that answers 503 with a ``Retry-After`` says that it has not
+    taken it, and one that answers 301, 307 or 308 wants it elsewhere. Any other failure of the server (a gateway's
+    timeout above all) and any other redirect (to what was made, perhaps) may have come after the job was made.
     """
     if isinstance(error, StatusError):
-        if error.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        status_code = error.status_code
+        if status_code == HTTPStatus.SERVICE_UNAVAILABLE:
             return error.retry_after is None
-        refused = (
-            error.status_code < _SERVER_ERRORS and error.status_code != HTTPStatus.REQUEST_TIMEOUT
-        )
-        return not refused
+        is_refusal = _REFUSALS <= status_code < _SERVER_ERRORS or status_code in _ELSEWHERE
+        return not is_refusal or status_code == HTTPStatus.REQUEST_TIMEOUT
     return isinstance(error, NoResponse)

@@ -219,6 +219,10 @@ class Pacer:
         """Return the earliest time at which the next poll may go."""
         return self._arrival - self._LATENESS
 
+    def hold(self, until: float) -> None:
+        """Let no poll go before a time."""
+        self._arrival = max(self._arrival, until + self._LATENESS)
+
     def take(self, now: float) -> None:
         """Take note that a poll goes now."""
         if self._interval:

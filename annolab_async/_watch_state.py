@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from attrs import define
@@ -15,6 +15,7 @@ from annolab_async.errors import (
     JobNotFound,
     NotFound,
     PermissionDenied,
+    StatusError,
     WaitTimeout,
 )
 
@@ -36,6 +37,9 @@ _JOBS_THAT_PROVE_A_BAD_KEY: Final = 10
 # How often in a row one job must be denied before that is believed: a job that was just made may not be known
 # to every server behind a load balancer yet.
 _DENIALS_BELIEVED: Final = 3
+_SECONDS_UNTIL_KNOWN: Final = 5.0
+# The longest that a server's wish to be left alone is granted, in seconds.
+_LONGEST_HOLD: Final = 3600.0
 # Timers may ring a hair before their time; asking again for a wait of a nanosecond would be a busy loop.
 _EARLY_RING: Final = 1e-6
 
@@ -76,6 +80,7 @@ class WatchState:
         retry: how long to wait after a failed poll.
         random: where jitter comes from.
         failure_budget: seconds for which polls of a job may keep failing before it is LOST.
+        keep_open: whether more jobs may come when none is left, as in a service.
         utc_now: tells the time of day that transitions carry.
     """
 
@@ -87,6 +92,7 @@ class WatchState:
         retry: RetryPolicy,
         random: Random,
         failure_budget: float,
+        keep_open: bool,
         utc_now: Callable[[], datetime],
     ) -> None:
         self._planner = planner
@@ -94,10 +100,12 @@ class WatchState:
         self._retry = retry
         self._random = random
         self._failure_budget = failure_budget
+        self._keep_open = keep_open
         self._utc_now = utc_now
         self._watched: dict[int, Watched] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._refused: set[int] = set()
+        self._refusals = 0
         self._has_answered = False
 
     def __len__(self) -> int:
@@ -135,7 +143,7 @@ class WatchState:
             return self._transition(watched, now, job=job, outcome=_OUTCOMES[job.state])
         self._watched[job_id] = watched
         if timeout is not None:
-            heappush(self._deadlines, (watched.deadline, job_id))
+            self._put_deadline(watched)
         self._planner.add(
             job_id, now, job.state if job else None, model_identifier=model_identifier
         )
@@ -174,6 +182,7 @@ class WatchState:
         watched.failures = watched.denials = 0
         self._has_answered = True
         self._refused.clear()
+        self._refusals = 0
         self._planner.answered(watched.job_id, now, watched.asked_at, job.state)
         if previous is reply or (previous and previous.job.status == job.status):
             return None
@@ -196,6 +205,12 @@ class WatchState:
         """
         if self._watched.get(watched.job_id) is not watched:
             return None
+        if isinstance(error, StatusError) and error.retry_after:
+            # The server lives, and wants to be left alone: by all, and at no job's expense.
+            until = now + min(error.retry_after, _LONGEST_HOLD)
+            self._pacer.hold(until)
+            self._planner.failed(watched.job_id, until)
+            return None
         if watched.failures == 0:
             watched.failing_since = watched.asked_at
         watched.failures += 1
@@ -213,22 +228,38 @@ class WatchState:
     def _is_refused_to_all(self, job_id: int, error: AnnoLabError) -> bool:
         if not isinstance(error, AuthenticationError | PermissionDenied):
             return False
-        if isinstance(error, PermissionDenied) and self._has_answered:
+        if isinstance(error, PermissionDenied) and (self._has_answered or self._keep_open):
             return False  # the key may do this elsewhere: the job's project is at fault
         self._refused.add(job_id)
-        return len(self._refused) >= min(len(self._watched), _JOBS_THAT_PROVE_A_BAD_KEY)
+        self._refusals += 1
+        # A key that has worked, or that others may still come to use, is not given up after one bad answer.
+        enough = _DENIALS_BELIEVED if self._has_answered or self._keep_open else 1
+        jobs = min(len(self._watched), _JOBS_THAT_PROVE_A_BAD_KEY)
+        is_all = len(self._refused) >= jobs or self._refusals >= _JOBS_THAT_PROVE_A_BAD_KEY
+        return self._refusals >= enough and is_all
 
     def _loss(self, watched: Watched, now: float, error: AnnoLabError) -> JobLost | None:
         job_id, job = watched.job_id, watched.job
+        is_new = job is not None and now - watched.added_at < _SECONDS_UNTIL_KNOWN
+        if isinstance(error, NotFound) and is_new:
+            return None
         if isinstance(error, NotFound) and (job is None or watched.denials >= _DENIALS_BELIEVED):
             return JobNotFound.because(inference_job_id=job_id, job=job, cause=error)
-        if watched.denials >= _DENIALS_BELIEVED:
+        is_the_jobs_fault = self._has_answered or self._keep_open
+        if watched.denials >= _DENIALS_BELIEVED and is_the_jobs_fault:
             return JobLost(inference_job_id=job_id, job=job, cause=error, why=str(error))
         failing_for = now - watched.failing_since
         if failing_for >= self._failure_budget:
             why = f"{watched.failures} polls in a row failed over {failing_for:.0f} s, the last: {error}"
             return JobLost(inference_job_id=job_id, job=job, cause=error, why=why)
         return None
+
+    def _put_deadline(self, watched: Watched) -> None:
+        heappush(self._deadlines, (watched.deadline, watched.job_id))
+        if len(self._deadlines) > 2 * len(self._watched) + 64:
+            # Mostly of jobs that have ended, behind one that has not: a service would pile them up.
+            self._deadlines = [entry for entry in self._deadlines if self._is_current(*entry)]
+            heapify(self._deadlines)
 
     def next_deadline(self) -> float | None:
         """Return when the next job's time is over, None if no job has a limit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections.abc import Mapping  # noqa: TC003  # for who resolves the types of WatchStats at run time
 from contextlib import asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypedDict
 from anyio import (
     AsyncContextManagerMixin,
     CancelScope,
-    Event,
     Lock,
     create_task_group,
     current_time,
@@ -24,15 +23,15 @@ from anyio.lowlevel import checkpoint
 from attrs import frozen
 
 from annolab_async._alarm import Alarm
-from annolab_async._mailbox import Mailbox
+from annolab_async._delivery import Delivery
 from annolab_async._predictive import Predictive
-from annolab_async._records import InferenceJob, Outcome, job_id_of
+from annolab_async._records import InferenceJob, Outcome, is_seconds, job_id_of
 from annolab_async._schedule import Pacer
 from annolab_async._watch_state import WatchState
 from annolab_async.errors import AnnoLabError, JobLost, NotOpen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Iterator
 
     from annolab_async._records import StatusReply, Transition
     from annolab_async._retry import RetryPolicy
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["InferenceWatcher", "StatusSource", "WatchOptions", "WatchStats"]
 
 _log: Final = logging.getLogger(__name__)
-# How many ended jobs wait() can still tell the end of. Only a service that runs for long ever reaches it.
-_ENDS_REMEMBERED: Final = 100_000
 
 
 class StatusSource(Protocol):
@@ -129,9 +126,11 @@ class InferenceWatcher(AsyncContextManagerMixin):
         failure_budget: float = 300.0,
         keep_open: bool = False,
     ) -> None:
-        if max_concurrent_polls < 1:
-            raise ValueError(f"max_concurrent_polls is {max_concurrent_polls}, not at least 1")
-        if not failure_budget >= 0:
+        if type(max_concurrent_polls) is not int or max_concurrent_polls < 1:
+            raise ValueError(
+                f"max_concurrent_polls is {max_concurrent_polls}, not an integer from 1 up"
+            )
+        if failure_budget != 0 and not is_seconds(failure_budget):
             raise ValueError(f"failure_budget is {failure_budget}, not a number of seconds")
         random = Random()
         self._client = client
@@ -141,6 +140,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
             retry=client.retry,
             random=random,
             failure_budget=failure_budget,
+            keep_open=keep_open,
             utc_now=lambda: datetime.now(UTC),
         )
         self._permits = max_concurrent_polls
@@ -157,47 +157,48 @@ class InferenceWatcher(AsyncContextManagerMixin):
         self._turn = Lock(fast_acquire=True)
         self._next_poll = Alarm()
         self._next_deadline = Alarm()
-        self._mailbox = Mailbox()
-        self._news = Event()
-        self._ends: dict[int, Transition] = {}
-        self._waits: dict[int, Event] = {}
+        self._delivery = Delivery(keep_open=keep_open)
         self._polls = 0
         self._in_flight = 0
-        self._outcomes: Counter[Outcome] = Counter()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
+        if self._has_begun:
+            raise NotOpen("The watcher's block was left before: make another one.")
         self._has_begun = self._is_open = True
         self._polling = CancelScope()
         self.add(*self._early)
         self._early.clear()
         failure: BaseException | None = None
-        async with create_task_group() as tasks:
-            tasks.start_soon(self._poll_all)
-            try:
-                yield self
-            except get_cancelled_exc_class():
-                raise
-            except BaseException as error:  # noqa: BLE001  # raised below: the group would wrap it in another
-                failure = error
-            finally:
-                # Not the group's own scope, which would cancel the body, too.
-                self._is_open = False
-                self._polling.cancel()
-                self._tell_everyone()
-        if failure is not None:
-            raise failure
+        try:
+            async with create_task_group() as tasks:
+                tasks.start_soon(self._poll_all)
+                try:
+                    yield self
+                except get_cancelled_exc_class():
+                    raise
+                except BaseException as error:  # noqa: BLE001  # raised below: the group would wrap it in another
+                    failure = error
+                finally:
+                    # Not the group's own scope, which would cancel the body, too.
+                    self._is_open = False
+                    self._polling.cancel()
+                    self._delivery.let_all_go()
+        finally:
+            # Also when a cancellation that is pending ends the group: what the body raised comes first.
+            if failure is not None:
+                raise failure
 
     def add(
         self,
-        *jobs: InferenceJob | int,
+        *jobs: InferenceJob | int | Iterable[InferenceJob | int],
         job_timeout: float | None = None,
         model_identifier: str | int | None = None,
     ) -> None:
         """Watch more jobs, at any time. One that is already watched or has its outcome is not taken up again.
 
         Args:
-            jobs: jobs, or their ids.
+            jobs: jobs, or their ids, or iterables of such.
             job_timeout: seconds from now in which they are to end; None takes the watcher's.
             model_identifier: the model that they are for: jobs of unlike models may wait in unlike queues, and
                 :class:`Predictive` learns about each.
@@ -212,8 +213,8 @@ class InferenceWatcher(AsyncContextManagerMixin):
             raise NotOpen("The watcher was closed: it takes no more jobs. Make another one.")
         timeout = _checked_timeout(job_timeout) or self._job_timeout
         now = current_time()
-        for job, job_id in [(job, job_id_of(job)) for job in jobs]:
-            if job_id in self._state or job_id in self._ends:
+        for job, job_id in [(job, job_id_of(job)) for job in _flat(jobs)]:
+            if job_id in self._state or self._delivery.end_of(job_id):
                 continue
             known = job if isinstance(job, InferenceJob) else None
             self._publish(
@@ -233,16 +234,14 @@ class InferenceWatcher(AsyncContextManagerMixin):
             ValueError: that is no job.
         """
         job_id = job_id_of(job)
-        self._mailbox.discard(job_id)
-        self._ends.pop(job_id, None)
+        self._delivery.forget(job_id)
         if self._state.discard(job_id):
-            self._tell_waits(job_id)
-            self._tell_news()
+            self._delivery.tell_news()
 
     def close(self) -> None:
         """Take no more jobs: iteration ends when those there are have their outcomes. It may be called twice."""
         self._takes_jobs = False
-        self._tell_news()
+        self._delivery.tell_news()
 
     async def wait(self, job: InferenceJob | int) -> InferenceJob:
         """Wait until a watched job has ended. Any number of tasks may wait for the same job, or has waited.
@@ -261,20 +260,21 @@ class InferenceWatcher(AsyncContextManagerMixin):
             Exception: what ended the watching of all jobs.
         """
         job_id = job_id_of(job)
-        if job_id not in self._state and job_id not in self._ends:
-            self._check_open()
-            raise ValueError(f"job {job_id} is not watched: add() it first")
-        while job_id in self._state:
-            self._check_open()
-            await self._waits.setdefault(job_id, Event()).wait()
-        end = self._ends.get(job_id)
+        end = self._delivery.end_of(job_id)
         if end is None:
+            self._check_open()
+            if job_id not in self._state:
+                raise ValueError(f"job {job_id} is not watched: add() it first")
+            end = await self._delivery.wait_for_end(job_id)
+        if end is None:
+            self._check_open()
             raise JobLost(
                 inference_job_id=job_id,
-                job=None,
+                job=job if isinstance(job, InferenceJob) else None,
                 cause=None,
                 why="it was discarded from the watcher.",
             )
+        self._delivery.was_heard(job_id)
         if end.error is not None:
             # A copy: of an exception raised in many tasks, the traceback would grow with each.
             raise copy(end.error) from end.error
@@ -288,7 +288,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
             polls=self._polls,
             active=len(self._state),
             in_flight=self._in_flight,
-            outcomes=MappingProxyType(dict(self._outcomes)),
+            outcomes=MappingProxyType(dict(self._delivery.outcomes)),
         )
 
     def __aiter__(self) -> Self:
@@ -296,11 +296,11 @@ class InferenceWatcher(AsyncContextManagerMixin):
 
     async def __anext__(self) -> Transition:
         await checkpoint()  # before anything is taken, so that a cancellation loses nothing
-        while (transition := self._mailbox.take()) is None:
+        while (transition := self._delivery.take()) is None:
             if self._is_done:
                 raise StopAsyncIteration
             self._check_open()
-            await self._news.wait()
+            await self._delivery.wait_for_news()
         return transition
 
     @property
@@ -309,6 +309,9 @@ class InferenceWatcher(AsyncContextManagerMixin):
         return self._has_begun and not (self._state or may_get_more or self._failure)
 
     def _check_open(self) -> None:
+        if isinstance(self._failure, AnnoLabError):
+            # A copy: of an exception raised again and again, the traceback would grow each time.
+            raise copy(self._failure) from self._failure
         if self._failure is not None:
             raise self._failure
         if not self._is_open:
@@ -337,7 +340,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         except Exception as error:  # noqa: BLE001  # raised from iteration and wait(), to everyone
             self._failure = self._failure or error
             self._polling.cancel()
-            self._tell_everyone()
+            self._delivery.let_all_go()
 
     async def _next_due(self) -> Watched:
         # One task at a time waits for the next job to fall due, the others for their turn to do so.
@@ -364,35 +367,23 @@ class InferenceWatcher(AsyncContextManagerMixin):
                 self._publish(transition)
 
     def _publish(self, transition: Transition | None) -> None:
-        if transition is None:
-            return
-        self._mailbox.put(transition)
-        if transition.outcome is not None:
-            job_id = transition.inference_job_id
-            self._outcomes[transition.outcome] += 1
-            self._ends[job_id] = transition
-            if len(self._ends) > _ENDS_REMEMBERED:
-                del self._ends[next(iter(self._ends))]
-            self._tell_waits(job_id)
+        if transition is not None:
+            self._delivery.publish(transition)
             if transition.error is not None:
                 _log.warning("%s", transition.error)
-        self._tell_news()
 
-    def _tell_waits(self, job_id: int) -> None:
-        if event := self._waits.pop(job_id, None):
-            event.set()
 
-    def _tell_news(self) -> None:
-        self._news.set()
-        self._news = Event()
-
-    def _tell_everyone(self) -> None:
-        for job_id in [*self._waits]:
-            self._tell_waits(job_id)
-        self._tell_news()
+def _flat(
+    jobs: Iterable[InferenceJob | int | Iterable[InferenceJob | int]],
+) -> Iterator[InferenceJob | int]:
+    for job in jobs:
+        if isinstance(job, InferenceJob | int):
+            yield job
+        else:
+            yield from job
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not is_seconds(timeout):
         raise ValueError(f"job_timeout is {timeout}, not a positive number of seconds")
     return timeout

@@ -75,7 +75,8 @@ async def test_an_exception_arrives_plain_and_itself() -> None:
 async def test_an_exception_arrives_even_if_a_cancellation_is_pending() -> None:
     async with nothing_stays(an_emulator(latency=0.5)) as client:
         jobs = await submit_many(client, 30)
-        with anyio.CancelScope() as scope, pytest.raises(OurError):  # noqa: PT012
+        # Outside of the scope, which would swallow a cancellation that took the error's place.
+        with pytest.raises(OurError), anyio.CancelScope() as scope:  # noqa: PT012
             async with client.watch(jobs, schedule=EVERY_SECOND) as watcher:
                 async for _ in watcher:
                     scope.cancel()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from annolab_async import AnnoLabError, InferenceJob, InvalidResponse, NotFound, StatusError
-from annolab_async._replies import read_job, redacted
+from annolab_async._replies import Redactor, read_job
 from tests.builders import KEY, json_values, make_job, make_reply, unhurried
 
 GOOD = make_job(7).to_json()
@@ -18,24 +18,26 @@ GOOD = make_job(7).to_json()
 
 def status_error(body: bytes | str, status_code: int = 500, **headers: str) -> StatusError:
     with pytest.raises(StatusError) as caught:
-        read_job(make_reply(body, status_code, **headers), secret=KEY)
+        read_job(make_reply(body, status_code, **headers), redactor=Redactor(KEY))
     return caught.value
 
 
 def invalid(body: bytes | str, asked_for: int | None = None) -> InvalidResponse:
     with pytest.raises(InvalidResponse) as caught:
-        read_job(make_reply(body), secret=KEY, asked_for=asked_for)
+        read_job(make_reply(body), redactor=Redactor(KEY), asked_for=asked_for)
     return caught.value
 
 
 @pytest.mark.parametrize("status_code", [200, 201, 202, 299])
 def test_a_success_with_a_job_is_the_job(status_code: int) -> None:
-    assert read_job(make_reply(GOOD, status_code), secret=KEY) == make_job(7)
+    assert read_job(make_reply(GOOD, status_code), redactor=Redactor(KEY)) == make_job(7)
 
 
 def test_a_job_that_was_asked_for_is_the_job() -> None:
-    assert read_job(make_reply(GOOD), secret=KEY, asked_for=7) == make_job(7)
-    assert read_job(make_reply(make_job(1).to_json()), secret=KEY, asked_for=1) == make_job(1)
+    assert read_job(make_reply(GOOD), redactor=Redactor(KEY), asked_for=7) == make_job(7)
+    assert read_job(
+        make_reply(make_job(1).to_json()), redactor=Redactor(KEY), asked_for=1
+    ) == make_job(1)
 
 
 @pytest.mark.parametrize("status_code", [100, 199, 300, 307, 400, 404, 500, 599])
@@ -238,7 +240,7 @@ def test_no_invalid_response_shows_a_secret(text: str) -> None:
 
 
 def test_what_is_left_of_a_redacted_text_says_what_was_there() -> None:
-    assert redacted(f"{ECHO} for {LINK} today", secret=KEY) == (
+    assert Redactor(KEY).shown(f"{ECHO} for {LINK} today") == (
         "Authorization: Api-Key [API key] for https://files.example.org/out.zip?[hidden] today"
     )
 
@@ -270,7 +272,7 @@ def test_a_hostile_message_does_not_hold_the_event_loop_up() -> None:
 
 def job_or_error(body: bytes | str) -> InferenceJob | InvalidResponse:
     try:
-        return read_job(make_reply(body), secret=KEY)
+        return read_job(make_reply(body), redactor=Redactor(KEY))
     except InvalidResponse as error:
         return error
 

@@ -125,7 +125,10 @@ def test_a_failure_without_retry_after_is_backed_off_from(error: AnnoLabError | 
         (NotOpen(), False),
         (ConfigurationError(), False),
         *[(make_status_error(code), True) for code in (408, 429, 500, 502, 503, 504)],
-        *[(make_status_error(code), False) for code in (302, 400, 401, 403, 404, 409, 422)],
+        *[
+            (make_status_error(code), False)
+            for code in (301, 307, 308, 400, 401, 403, 404, 409, 422)
+        ],
     ],
 )
 def test_a_read_is_repeated_only_if_that_may_help(error: AnnoLabError, expected: bool) -> None:  # noqa: FBT001

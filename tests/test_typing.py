@@ -54,7 +54,7 @@ async def misuse_a_client(client: AsyncInferenceClient, jobs: list[InferenceJob]
 
 async def misuse_a_watcher(watcher: InferenceWatcher) -> None:
     await watcher.add(7)  # E: func-returns-value, misc
-    watcher.add([7])  # E: arg-type
+    watcher.add(["7"])  # E: list-item
     watcher.wait(7)  # E: unused-coroutine
     watcher.stats.polls = 0  # E: misc
     async for transition in watcher:

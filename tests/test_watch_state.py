@@ -37,7 +37,12 @@ class Watch(WatchState):
     """A watch state with an interval of 10 s, delays of at most 1 s, and its polls in one call."""
 
     def __init__(
-        self, *job_ids: int, rate: float | None = None, budget: float = 300.0, **options: Any
+        self,
+        *job_ids: int,
+        rate: float | None = None,
+        budget: float = 300.0,
+        keep_open: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(
             planner=FixedInterval(10).planner(Random(0)),
@@ -45,6 +50,7 @@ class Watch(WatchState):
             retry=RetryPolicy(first=1, factor=1, cap=1),
             random=Random(0),
             failure_budget=budget,
+            keep_open=keep_open,
             utc_now=lambda: NOW,
         )
         for job_id in job_ids:

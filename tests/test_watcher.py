@@ -22,7 +22,7 @@ from annolab_async import (
     PermissionDenied,
     Transition,
     WaitTimeout,
-    _watcher,
+    _delivery,
 )
 from tests.service import KEY, a_request, an_emulator, in_process, submit_many, task_count
 
@@ -175,7 +175,7 @@ async def test_a_discarded_job_yields_nothing_more_even_if_a_poll_for_it_is_in_f
     emulator = an_emulator(latency=1.0, base_seconds=0.5)
     async with in_process(emulator) as client:
         jobs = await submit_many(client, 2)
-        async with client.watch(jobs) as watcher:
+        async with client.watch(jobs, schedule=EVERY_SECOND) as watcher:
             await anyio.sleep(0.6)
             assert watcher.stats.in_flight == 2
             watcher.discard(jobs[0])
@@ -283,10 +283,11 @@ async def test_a_watcher_kept_open_goes_on_until_it_is_closed() -> None:
 
 
 async def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_watcher, "_ENDS_REMEMBERED", 2)
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 2)
     async with in_process(an_emulator()) as client:
         jobs = await submit_many(client, 3)
-        async with client.watch(jobs) as watcher:
+        async with client.watch(jobs, keep_open=True) as watcher:
+            watcher.close()
             ends = [seen.inference_job_id for seen in await everything(watcher) if seen.outcome]
             for job_id in ends[1:]:
                 await watcher.wait(job_id)

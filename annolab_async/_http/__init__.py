@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from annolab_async._http._session import HttpSession, TransportName, check_base_url
+from annolab_async._http._session import HttpSession, TransportName, check_base_url, check_path
 
 if TYPE_CHECKING:
     from annolab_async._http._session import HttpClient as HttpClient
 
-__all__ = ["HttpSession", "TransportName", "check_base_url"]
+__all__ = ["HttpSession", "TransportName", "check_base_url", "check_path"]

@@ -2,54 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from annolab_async.errors import NoResponse, RequestNotSent
 
 if TYPE_CHECKING:
     from annolab_async.errors import AnnoLabError
 
-__all__ = ["Progress", "error_of", "may_be_stale"]
+__all__ = ["Progress", "error_of", "is_of_the_wire", "may_be_stale"]
 
-# By name, so that not all of the libraries need to be there. These stand for phases before the first byte of the
-# request is written: the first seven are httpx's and httpx2's, the last aiohttp's.
-_NOT_SENT: Final = frozenset({
+# By name, so that not all of the libraries need to be there. These are raised before the first byte of a request is
+# written: all but the last by httpx and httpx2, the last by aiohttp.
+_BEFORE_SENDING: Final = frozenset({
     "ConnectError",
     "ConnectTimeout",
-    "InvalidURL",
     "LocalProtocolError",
     "PoolTimeout",
     "ProxyError",
     "UnsupportedProtocol",
     "ClientConnectorError",
 })
+# Raised when a header cannot be put into HTTP, before it is written; over HTTP/2 also for what comes back.
+_IN_WRITING: Final = "LocalProtocolError"
 # The bases of everything that these libraries raise about a request.
 _OF_THE_WIRE: Final = frozenset({"RequestError", "InvalidURL", "ClientError", "OSError"})
 _OF_A_STALE_CONNECTION: Final = frozenset({"ReadError", "WriteError", "RemoteProtocolError"})
 
 
 class Progress:
-    """How far a request has come, as the transport tells it while it goes: what a deadline that passes proves."""
+    """How far a request has come, as the transport tells it while it goes.
+
+    This outranks the name of what was raised: a transport that sends twice raises what its second try met, and a
+    bad answer can raise what usually stands for a bad request.
+    """
 
     def __init__(self) -> None:
-        self._is_connecting = False
+        self._has_told = False
         self._has_begun = False
+        self._is_written = False
+        self._is_tunnelling = False
 
-    async def trace(self, event: str, _: object) -> None:
+    async def trace(self, event: str, info: dict[str, Any]) -> None:
         """Take note of an event of httpcore's trace extension."""
-        self._is_connecting = self._is_connecting or event.startswith("connection.")
-        self._has_begun = self._has_begun or event.endswith(".send_request_headers.started")
+        self._has_told = True
+        step = event.partition(".")[2]
+        if step == "send_request_headers.started":
+            # A proxy is asked for a tunnel with the same extensions: that is not the request yet.
+            self._is_tunnelling = getattr(info.get("request"), "method", b"") == b"CONNECT"
+            self._has_begun = self._has_begun or not self._is_tunnelling
+        elif self._has_begun and not self._is_tunnelling:
+            self._is_written = self._is_written or step != "send_request_headers.failed"
 
-    @property
-    def may_have_begun(self) -> bool:
-        """Whether the server may have seen any of it; a transport that tells nothing proves nothing."""
-        return self._has_begun or not self._is_connecting
+    def proves_unsent(self, fault: BaseException) -> bool:
+        """Return whether the server cannot have seen the whole request, given what was raised."""
+        names = _names(fault)
+        if self._has_begun:
+            return _IN_WRITING in names and not self._is_written
+        # A transport that tells nothing is believed only what it raises.
+        return self._has_told or not names.isdisjoint(_BEFORE_SENDING)
 
 
 def error_of(
     fault: Exception, *, method: str, path: str, progress: Progress | None = None
-) -> AnnoLabError | None:
-    """Return what a failed request proves, None if the failure is not one of the wire.
+) -> AnnoLabError:
+    """Return what a failed request proves.
 
     Args:
         fault: what was raised.
@@ -57,13 +73,13 @@ def error_of(
         path: the request's path.
         progress: how far it had come, if that was traced.
     """
-    names = _names(fault)
-    if names.isdisjoint(_OF_THE_WIRE):
-        return None
-    may_have_begun = progress is None or progress.may_have_begun
-    was_sent = may_have_begun and names.isdisjoint(_NOT_SENT)
-    kind = NoResponse if was_sent else RequestNotSent
-    return kind(method=method, path=path, cause=fault)
+    unsent = (progress or Progress()).proves_unsent(fault)
+    return (RequestNotSent if unsent else NoResponse)(method=method, path=path, cause=fault)
+
+
+def is_of_the_wire(fault: Exception) -> bool:
+    """Return whether a failure is about a request, and not somebody's mistake in a program."""
+    return not _names(fault).isdisjoint(_OF_THE_WIRE)
 
 
 def may_be_stale(fault: Exception) -> bool:
@@ -71,5 +87,5 @@ def may_be_stale(fault: Exception) -> bool:
     return not _names(fault).isdisjoint(_OF_A_STALE_CONNECTION)
 
 
-def _names(fault: Exception) -> set[str]:
+def _names(fault: BaseException) -> set[str]:
     return {cls.__name__ for cls in type(fault).__mro__}

@@ -25,15 +25,23 @@ if TYPE_CHECKING:
 
     Answer = tuple[int, Mapping[str, str], bytes]
 
-__all__ = ["AiohttpLines", "ClientLines", "Line", "Lines", "NativeLines", "is_behind_proxy"]
+__all__ = [
+    "PLAIN",
+    "AiohttpLines",
+    "ClientLines",
+    "Line",
+    "Lines",
+    "NativeLines",
+    "is_behind_proxy",
+]
 
 # A status with 100,000 source ids is about 0.8 MB.
 _LARGEST_BODY: Final = 4 * 2**20
 # Servers and load balancers commonly keep an idle connection for 60 s.
 _KEEP_ALIVE_SECONDS: Final = 55.0
 _GOODBYE_SECONDS: Final = 1.0
-# A poll's answer is smaller than what unpacking it costs.
-_PLAIN: Final = {"Accept-Encoding": "identity"}
+# An answer is smaller than what unpacking it costs.
+PLAIN: Final = {"Accept-Encoding": "identity"}
 
 
 class Line(Protocol):
@@ -81,7 +89,7 @@ class NativeLines:
         self, origin: str, headers: httpx.Headers, context: ssl.SSLContext, timeout: float
     ) -> None:
         self._origin = origin
-        self._headers = httpx.Headers({**headers, **_PLAIN})
+        self._headers = httpx.Headers({**headers, **PLAIN})
         self._context = context
         self._timeout = timeout
         self._limits = httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS)
@@ -204,7 +212,7 @@ class AiohttpLines:
                 limit=0, ssl=context, keepalive_timeout=_KEEP_ALIVE_SECONDS
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={**headers, **_PLAIN},
+            headers={**headers, **PLAIN},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             trust_env=is_behind_proxy(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
@@ -20,8 +21,8 @@ from anyio import (
     move_on_after,
 )
 
-from annolab_async._http._faults import Progress, error_of, may_be_stale
-from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines
+from annolab_async._http._faults import Progress, error_of, is_of_the_wire, may_be_stale
+from annolab_async._http._lines import PLAIN, AiohttpLines, ClientLines, NativeLines
 from annolab_async._replies import Reply
 from annolab_async.errors import ConfigurationError, NotOpen
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     HttpClient = httpx.AsyncClient | httpx2.AsyncClient
 
-__all__ = ["HttpClient", "HttpSession", "TransportName", "check_base_url"]
+__all__ = ["HttpClient", "HttpSession", "TransportName", "check_base_url", "check_path"]
 
 TransportName = Literal["auto", "httpx", "aiohttp"]
 
@@ -43,7 +44,10 @@ TransportName = Literal["auto", "httpx", "aiohttp"]
 # the deadline does.
 _PHASE: Final = 0.9
 _CLOSING_SECONDS: Final = 1.0
-_STATED_IN_ADDRESS: Final = ("userinfo", "query", "fragment")
+_LAST_PORT: Final = 65535
+_NOT_IN_A_BASE_URL: Final = {"user name": "@", "query": "?", "fragment": "#"}
+# Segments that mean themselves: no query, no fragment, nothing that leads upwards.
+_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~%-]+)+")
 
 
 def check_base_url(base_url: str) -> str:
@@ -56,14 +60,36 @@ def check_base_url(base_url: str) -> str:
         url = httpx.URL(base_url)
     except (httpx.InvalidURL, TypeError) as error:
         raise ConfigurationError(f"base_url is not a URL: {error}") from None
-    wrong = [part for part in _STATED_IN_ADDRESS if getattr(url, part)]
-    if url.scheme not in {"http", "https"} or not url.host or wrong:
+    wrong = [part for part, mark in _NOT_IN_A_BASE_URL.items() if mark in base_url]
+    is_port = url.port is None or 0 < url.port <= _LAST_PORT
+    if url.scheme not in {"http", "https"} or not url.host or not is_port or wrong:
         # The URL itself is not shown: a userinfo or query may hold a password.
         raise ConfigurationError(
             "base_url must look like https://api.annolab.ai: http or https, a host, perhaps a port and a path"
             + (f", and no {' or '.join(wrong)}" if wrong else "")
         )
     return str(url).rstrip("/")
+
+
+def check_path(path: str) -> str:
+    """Return the path of an endpoint, with a slash before it and none behind.
+
+    Raises:
+        ConfigurationError: it is not ``/some/path``.
+    """
+    whole = f"/{str(path).strip('/')}"
+    if not _PATH.fullmatch(whole):
+        raise ConfigurationError("inference_path must look like /v1/infer/batch")
+    return whole
+
+
+def _raised_reply(fault: Exception, method: str, path: str) -> Reply | None:
+    # A hook of the caller's client may raise for a status that is bad: that is an answer, too.
+    response = getattr(fault, "response", None)
+    status_code = getattr(response, "status_code", None)
+    if type(status_code) is not int:
+        return None
+    return Reply(method, path, status_code, getattr(response, "headers", {}), b"")
 
 
 def _check_client(client: object) -> None:
@@ -132,7 +158,7 @@ class HttpSession(AsyncContextManagerMixin):
         # httpx.Headers hides the key in its repr.
         self._read_headers = httpx.Headers({"Authorization": f"Api-Key {api_key}"})
         self._write_headers = httpx.Headers(self._read_headers)
-        self._write_headers["Content-Type"] = "application/json"
+        self._write_headers.update({"Content-Type": "application/json", **PLAIN})
         self._timeout = timeout
         self._max_connections = max_connections
         self._permits = Semaphore(max_connections, fast_acquire=True)
@@ -207,8 +233,10 @@ class HttpSession(AsyncContextManagerMixin):
             self._raise_late()
         except Exception as fault:
             self._check_open(fault)
-            if error := error_of(fault, method="GET", path=path):
-                raise error from fault
+            if reply := _raised_reply(fault, "GET", path):
+                return reply
+            if is_of_the_wire(fault):
+                raise error_of(fault, method="GET", path=path) from fault
             raise
         finally:
             self._under_way.remove(scope)
@@ -250,24 +278,27 @@ class HttpSession(AsyncContextManagerMixin):
         self._check_open()
         client: Any = self._submit_client
         progress = Progress()
-        try:
-            request = client.build_request(
-                "POST",
-                self._origin + self._prefix + path,
-                content=body,
-                headers=self._write_headers,
-                timeout=_PHASE * self._timeout,
-                extensions={"trace": progress.trace},
-            )
-            async with self._permits:
+        request = client.build_request(
+            "POST",
+            self._origin + self._prefix + path,
+            content=body,
+            headers=self._write_headers,
+            timeout=_PHASE * self._timeout,
+            extensions={"trace": progress.trace},
+        )
+        async with self._permits:
+            self._check_open()  # again: a permit may come after the block was left
+            try:
                 with fail_after(self._timeout):
                     # Not following redirects: they could carry the key to another server, or a batch twice.
                     response = await client.send(request, auth=None, follow_redirects=False)
-        except Exception as fault:
-            self._check_open(fault)
-            if error := error_of(fault, method="POST", path=path, progress=progress):
-                raise error from fault
-            raise
+            except Exception as fault:
+                if reply := _raised_reply(fault, "POST", path):
+                    return reply
+                # Whatever it was, somebody's hook included: what it proves about the batch comes first.
+                if progress.proves_unsent(fault):
+                    self._check_open(fault)
+                raise error_of(fault, method="POST", path=path, progress=progress) from fault
         return Reply("POST", path, response.status_code, response.headers, response.content)
 
     def _check_open(self, fault: Exception | None = None) -> None:

@@ -1,0 +1,117 @@
+"""A server whose answers are canned: it parses just enough of a request to count it, so that the client is what is measured.
+
+``python -m benchmarks.canned_server`` prints its port and serves until its standard input is closed.
+
+- ``/v1/infer/batch/{id}``: a job that stays what it is, the same bytes each time.
+- ``/changing/v1/infer/batch/{id}``: a job whose status word is another one at every tenth answer.
+- ``/openai/batches/{id}``: a batch in progress, as OpenAI's API describes it.
+- ``/azure/{id}``: a long-running operation, as Azure's APIs describe it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["CHANGES_EVERY", "canned_server"]
+
+CHANGES_EVERY: Final = 10
+_WORDS: Final = (b"Running", b"Queued")
+_BACKLOG: Final = 2048
+# The headers that a service behind a proxy sends.
+_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Date: Mon, 23 Nov 2026 00:00:00 GMT\r\n"
+    b"Server: nginx\r\n"
+    b"Content-Type: application/json; charset=utf-8\r\n"
+    b"Connection: keep-alive\r\n"
+    b"X-Request-Id: 3f1c8c1e-5d0b-4a55-9c1c-0a3b8f1d2e4f\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
+)
+_JOB: Final = b'{"inferenceJobId":%b,"status":"%b","projectId":7,"sourceIds":[4024,5853]}'
+_OPENAI: Final = (
+    b'{"id":"%b","object":"batch","endpoint":"/v1/chat/completions","input_file_id":"file-abc123",'
+    b'"completion_window":"24h","status":"in_progress","created_at":1795392000}'
+)
+_AZURE: Final = b'{"id":"%b","status":"Running"}'
+
+
+class _Answers:
+    """What is answered to which path."""
+
+    def __init__(self) -> None:
+        self._asked: Counter[bytes] = Counter()
+
+    def to(self, path: bytes) -> bytes:
+        """Return the whole answer to a GET request."""
+        job_id = path[path.rfind(b"/") + 1 :]
+        if path.startswith(b"/openai"):
+            body = _OPENAI % job_id
+        elif path.startswith(b"/azure"):
+            body = _AZURE % job_id
+        elif path.startswith(b"/changing"):
+            self._asked[job_id] += 1
+            # Jobs begin at different points, lest all of them change together.
+            turn = (self._asked[job_id] + int(job_id)) // CHANGES_EVERY
+            body = _JOB % (job_id, _WORDS[turn % len(_WORDS)])
+        else:
+            body = _JOB % (job_id, _WORDS[int(job_id) % len(_WORDS)])
+        return _HEAD % (len(body), body)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, answers: _Answers) -> None:
+        self._answers = answers
+        self._begun = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        *requests, self._begun = (self._begun + data).split(b"\r\n\r\n")
+        for request in requests:
+            path = request[4 : request.find(b" ", 4)]
+            self._transport.write(self._answers.to(path))
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    answers = _Answers()
+    server = await loop.create_server(
+        lambda: _Connection(answers), "127.0.0.1", 0, backlog=_BACKLOG
+    )
+    print(server.sockets[0].getsockname()[1], flush=True)
+    async with server:
+        # The parent's end closes it, however the parent ended.
+        await loop.run_in_executor(None, sys.stdin.read)
+
+
+@contextmanager
+def canned_server() -> Generator[str]:
+    """Serve in another process; yields the address, ``http://host:port``."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.canned_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None  # noqa: S101  # it is a pipe
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.communicate()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
