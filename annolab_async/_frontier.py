@@ -103,7 +103,7 @@ class Frontier:
         """Return the ends per second and job to expect in each cell.
 
         Args:
-            sizes: number of jobs in each cell.
+            sizes: number of jobs in each cell, at least one job in all.
         """
         levels = self._by_rank(sizes)
         hazards = [0.0] * (2 * BUCKETS)
@@ -121,8 +121,6 @@ class Frontier:
         ends = list(accumulate(self._ends[b] + self._ends[b + 1] for b in range(0, 2 * BUCKETS, 2)))
         waits = list(accumulate(seen[b] + seen[b + 1] for b in range(0, 2 * BUCKETS, 2)))
         n, t = ends[-1], waits[-1]
-        if not t:
-            return [0.0] * BUCKETS
         scale = n + 0.5
         live = sum(sizes)
         count = sum(edge < live for edge in EDGES)

@@ -150,7 +150,7 @@ class Queue:
             })
 
     def _refresh(self) -> None:
-        if self._fresh > 0:
+        if self._fresh > 0 or not self._jobs:  # of no jobs there is nothing to compute, nor to keep
             return
         self._fresh = _STALE
         self._hazards = self._frontier.hazards(self._sizes)

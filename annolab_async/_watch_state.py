@@ -15,6 +15,7 @@ from annolab_async.errors import (
     JobNotFound,
     NotFound,
     PermissionDenied,
+    RateLimited,
     StatusError,
     WaitTimeout,
 )
@@ -206,10 +207,12 @@ class WatchState:
         if self._watched.get(watched.job_id) is not watched:
             return None
         if isinstance(error, StatusError) and error.retry_after:
-            # The server lives, and wants to be left alone: by all, and at no job's expense.
-            until = now + min(error.retry_after, _LONGEST_HOLD)
-            self._pacer.hold(until)
-            self._planner.failed(watched.job_id, until)
+            # The server wants to be left alone: by all, not just about this job.
+            self._pacer.hold(now + min(error.retry_after, _LONGEST_HOLD))
+        if isinstance(error, RateLimited):
+            # Asking too often is no job's fault, and costs it nothing.
+            wait = self._retry.delay(watched.failures + 1, self._random, error)
+            self._planner.failed(watched.job_id, now + wait)
             return None
         if watched.failures == 0:
             watched.failing_since = watched.asked_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 
 import anyio
 import httpx
@@ -354,6 +355,25 @@ def test_without_a_key_there_is_no_client() -> None:
         AsyncInferenceClient()
 
 
+def test_a_key_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="api_key is a int"):
+        AsyncInferenceClient(123)  # type: ignore[arg-type]  # that is the point
+
+
+def test_no_local_variable_of_a_failure_shows_the_key() -> None:
+    http_client, _ = answering(httpx.Response(401, json={"message": "no"}))
+
+    async def ask() -> None:
+        async with AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client:
+            await client.get_job(12)
+
+    try:
+        anyio.run(ask)
+    except AuthenticationError as error:
+        shown = traceback.TracebackException.from_exception(error, capture_locals=True).format()
+        assert KEY not in "".join(line for line in shown if "tests" not in line)
+
+
 @pytest.mark.parametrize("key", ["SECRET\n", "SECRET KEY", "SECRÉT", "SECRET\0", " SECRET"])
 def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
@@ -371,6 +391,8 @@ def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str) -> None:
         "https://api.annolab.ai?key=SECRET",
         "https://api.annolab.ai/#top",
         "https://api.annolab.ai:port",
+        "https://api.annolab.ai:99999",
+        "https://api.annolab.ai?",
     ],
 )
 def test_a_base_url_that_cannot_be_one_is_refused(base_url: str) -> None:
@@ -384,7 +406,16 @@ def test_a_base_url_that_cannot_be_one_is_refused(base_url: str) -> None:
     [
         {"timeout": 0},
         {"timeout": float("nan")},
+        {"timeout": None},
+        {"timeout": httpx.Timeout(5)},
         {"max_connections": 0},
+        {"max_connections": 2.5},
+        {"inference_path": "/v1/infer?x=1"},
+        {"inference_path": "/v1/../admin"},
+        {"inference_path": "/v1/infer#top"},
+        {"inference_path": "/v1/infer\n"},
+        {"inference_path": None},
+        {"inference_path": ""},
         {"http_client": object()},
         {"base_url": 12},
         {"transport": "carrier pigeon"},

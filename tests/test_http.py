@@ -9,6 +9,7 @@ import time
 from typing import Literal
 
 import anyio
+import httpx
 import httpx2
 import pytest
 
@@ -17,6 +18,8 @@ from annolab_async import (
     ConfigurationError,
     InvalidResponse,
     NoResponse,
+    NotFound,
+    NotOpen,
     RequestNotSent,
     RetryPolicy,
     ServerError,
@@ -172,6 +175,7 @@ async def test_a_stall_while_connecting_proves_that_nothing_was_sent() -> None:
         (http("429 Slow down"), StatusError),
         (http("409 Conflict"), StatusError),
         (http("307 Elsewhere", Location="/v1/elsewhere"), StatusError),
+        (http("302 Found", Location="/v1/infer/batch/12"), SubmissionUnknown),
         (http("200 OK", "no json"), InvalidResponse),
     ],
 )
@@ -344,3 +348,117 @@ async def test_aiohttp_on_trio_is_refused() -> None:
             pass
     async with AsyncInferenceClient(KEY, transport="auto"):
         pass
+
+
+@pytest.mark.parametrize("location", ["localhost:8080/login", "mailto:x", "/" + "x" * 66_000])
+@pytest.mark.parametrize("own_client", [True, False])
+async def test_a_batch_that_was_answered_with_a_strange_redirect_is_never_called_unsent(
+    location: str, *, own_client: bool
+) -> None:
+    http_client = None if own_client else httpx.AsyncClient()
+    with raw_server(http("303 See Other", Location=location)) as server:
+        async with AsyncInferenceClient(
+            KEY, base_url=server.base_url, http_client=http_client
+        ) as client:
+            with pytest.raises(SubmissionUnknown):
+                await client.submit(a_request())
+    if http_client:
+        await http_client.aclose()
+
+
+@pytest.mark.parametrize("own_client", [True, False])
+async def test_a_batch_under_way_when_the_client_is_closed_is_unknown(*, own_client: bool) -> None:
+    http_client = None if own_client else httpx.AsyncClient()
+    with raw_server(lambda connection: connection.recv(1)) as server:
+        client = AsyncInferenceClient(
+            KEY, base_url=server.base_url, http_client=http_client, timeout=1.0
+        )
+
+        async def submit() -> None:
+            with pytest.raises(SubmissionUnknown):
+                await client.submit(a_request())
+
+        async with anyio.create_task_group() as tasks, client:
+            tasks.start_soon(submit)
+            await server.wait_for_request()
+    if http_client:
+        await http_client.aclose()
+
+
+async def test_a_batch_that_waits_for_its_turn_is_not_sent_once_the_block_is_left() -> None:
+    with raw_server(lambda connection: connection.recv(1)) as server:
+        async with httpx.AsyncClient() as http_client:
+            client = AsyncInferenceClient(
+                KEY,
+                base_url=server.base_url,
+                http_client=http_client,
+                timeout=1.0,
+                max_connections=1,
+            )
+
+            async def submit(error: type[Exception]) -> None:
+                with pytest.raises(error):
+                    await client.submit(a_request())
+
+            async with anyio.create_task_group() as tasks, client:
+                tasks.start_soon(submit, SubmissionUnknown)
+                await server.wait_for_request()
+                tasks.start_soon(submit, NotOpen)
+                await anyio.wait_all_tasks_blocked()
+        assert len(server.requests) == 1
+
+
+class TriesTwice(httpx.AsyncBaseTransport):
+    """A transport that fails over: its second try does not even connect."""
+
+    def __init__(self) -> None:
+        self._first = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._first.handle_async_request(request)
+        except httpx.TransportError as error:
+            raise httpx.ConnectError("the other one is not there") from error
+
+    async def aclose(self) -> None:
+        await self._first.aclose()
+
+
+async def test_what_a_second_try_met_says_nothing_about_the_first() -> None:
+    with raw_server(close) as server:
+        async with (
+            httpx.AsyncClient(transport=TriesTwice()) as http_client,
+            AsyncInferenceClient(KEY, base_url=server.base_url, http_client=http_client) as client,
+        ):
+            with pytest.raises(SubmissionUnknown):
+                await client.submit(a_request())
+        assert len(server.requests) == 1
+
+
+async def test_a_hook_that_raises_for_bad_statuses_changes_nothing() -> None:
+    async def raise_for_status(response: httpx.Response) -> None:
+        response.raise_for_status()
+
+    hooks = {"response": [raise_for_status]}
+    with raw_server(http("502 Bad Gateway"), http("404 Not Found")) as server:
+        async with (
+            httpx.AsyncClient(event_hooks=hooks) as http_client,
+            AsyncInferenceClient(KEY, base_url=server.base_url, http_client=http_client) as client,
+        ):
+            with pytest.raises(SubmissionUnknown):
+                await client.submit(a_request())
+            with pytest.raises(NotFound):
+                await client.get_job(12)
+
+
+async def test_a_hook_that_fails_after_a_batch_was_sent_leaves_it_unknown() -> None:
+    async def fail(_: httpx.Response) -> None:
+        raise LookupError("not today")
+
+    with raw_server(http("200 OK", JOB)) as server:
+        async with (
+            httpx.AsyncClient(event_hooks={"response": [fail]}) as http_client,
+            AsyncInferenceClient(KEY, base_url=server.base_url, http_client=http_client) as client,
+        ):
+            with pytest.raises(SubmissionUnknown, match="not today"):
+                await client.submit(a_request())

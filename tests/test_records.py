@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import attrs
 import pytest
 from hypothesis import given
 
-from annolab_async import InferenceJob, InferenceRequest, JobState, Outcome
+from annolab_async import (
+    InferenceJob,
+    InferenceRequest,
+    JobState,
+    Outcome,
+    Transition,
+    WatchStats,
+)
 from annolab_async._records import job_id_of
 from tests.builders import (
     jobs,
@@ -22,7 +29,6 @@ from tests.builders import (
 )
 
 if TYPE_CHECKING:
-    from annolab_async import Transition
     from annolab_async._records import StatusReply
 
     Record = InferenceRequest | InferenceJob | StatusReply | Transition
@@ -255,3 +261,8 @@ def test_a_text_that_is_no_job_is_a_value_error_that_says_why(
 def test_a_text_nested_too_deeply_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="JSON"):
         InferenceJob.from_json("[" * 100_000)
+
+
+@pytest.mark.parametrize("record", [InferenceRequest, InferenceJob, Transition, WatchStats])
+def test_the_types_of_a_record_can_be_resolved(record: type) -> None:
+    assert get_type_hints(record)

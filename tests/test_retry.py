@@ -141,8 +141,11 @@ def test_a_read_is_repeated_only_if_that_may_help(error: AnnoLabError, expected:
         (NOT_SENT, False),
         (NO_RESPONSE, True),
         (NotOpen(), False),
-        *[(make_status_error(code), True) for code in (408, 500, 502, 503, 504)],
-        *[(make_status_error(code), False) for code in (302, 400, 401, 403, 404, 422, 429)],
+        *[(make_status_error(code), True) for code in (302, 303, 408, 500, 502, 503, 504)],
+        *[
+            (make_status_error(code), False)
+            for code in (301, 307, 308, 400, 401, 403, 404, 422, 429)
+        ],
         (make_status_error(503, retry_after=0), False),
         (make_status_error(503, retry_after=5), False),
         (make_status_error(502, retry_after=5), True),

@@ -303,12 +303,69 @@ def test_401_for_the_only_job_is_raised_at_once() -> None:
 
 def test_401_for_one_job_again_and_again_is_not_401_for_all() -> None:
     state = Watch(1, 2)
-    other = state.pick(0)  # under way for long
-    assert other is not None
+    told(state.hear(0, "Queued", job_id=1))
     for now in (1, 5):
         assert state.hear(now, make_status_error(401), job_id=2) is None
     assert told(state.hear(9, make_status_error(401), job_id=2)).outcome is Outcome.LOST
-    told(state.answered(other, 10, make_status_reply(1, "Queued")))
+
+
+def test_ten_refusals_in_a_row_prove_that_the_key_is_bad_however_few_jobs_they_are_about() -> None:
+    state = Watch(1, 2)
+    assert state.pick(0)  # under way for long
+    for now in range(0, 90, 10):
+        assert state.hear(now, make_status_error(401), job_id=2) is None
+    with pytest.raises(AuthenticationError):
+        state.hear(90, make_status_error(401), job_id=2)
+
+
+@pytest.mark.parametrize("status_code", [401, 403])
+def test_one_refusal_ends_no_service(status_code: int) -> None:
+    state = Watch(1, keep_open=True)
+    assert state.hear(0, make_status_error(status_code)) is None
+    assert state.hear(10, make_status_error(status_code)) is None
+    if status_code == 401:
+        with pytest.raises(AuthenticationError):
+            state.hear(20, make_status_error(401))
+    else:
+        assert told(state.hear(20, make_status_error(403))).outcome is Outcome.LOST
+
+
+def test_a_server_that_wants_to_be_left_alone_is_left_alone_by_all() -> None:
+    state = Watch(1, 2, 3)
+    assert state.hear(0, make_status_error(429, retry_after=120)) is None
+    assert state.due_at() == 120
+    assert state.pick(119) is None
+    assert state.hear(120, make_status_error(503, retry_after=60)) is None
+    assert state.due_at() == 180
+    assert state.hear(180, make_status_error(429, retry_after=1e9)) is None
+    assert state.due_at() == 180 + 3600, "there is an end to patience"
+
+
+def test_being_asked_to_slow_down_costs_no_job_its_budget() -> None:
+    state = Watch(1, budget=300)
+    for _ in range(100):
+        due = state.due_at()
+        assert due is not None
+        assert state.hear(due, make_status_error(429, retry_after=30)) is None
+    assert 1 in state
+
+
+def test_a_job_just_made_has_a_while_to_be_known() -> None:
+    state = Watch()
+    state.add_at(0, make_job(1))
+    for now in (0, 1, 2, 4):
+        assert state.hear(now, make_status_error(404)) is None
+    assert told(state.hear(5, make_status_error(404))).outcome is Outcome.LOST
+
+
+def test_deadlines_of_jobs_that_have_ended_do_not_pile_up() -> None:
+    state = Watch()
+    state.add_at(0, 1, timeout=10)
+    for job_id in range(2, 5000):
+        state.add_at(0, job_id, timeout=1000)
+        state.discard(job_id)
+    assert len(state._deadlines) < 100
+    assert state.next_deadline() == 10
 
 
 @pytest.mark.parametrize("status_code", [401, 403])
@@ -352,8 +409,10 @@ def test_403_is_never_raised_once_a_job_was_answered() -> None:
 def test_401_for_all_that_is_left_is_raised_though_jobs_were_answered() -> None:
     state = Watch(1)
     state.hear(0, "Queued")
+    assert state.hear(10, make_status_error(401)) is None
+    assert state.hear(20, make_status_error(401)) is None
     with pytest.raises(AuthenticationError):
-        state.hear(10, make_status_error(401))
+        state.hear(30, make_status_error(401))
 
 
 def test_refusals_from_before_an_answer_prove_nothing() -> None:

@@ -253,6 +253,64 @@ async def test_waiting_raises_what_became_of_the_job() -> None:
         assert (await watcher.wait(third)).is_terminal
 
 
+async def test_who_waits_is_told_the_end_although_another_discards_the_job() -> None:
+    async with (
+        in_process(an_emulator()) as client,
+        client.watch(keep_open=True) as watcher,
+        anyio.create_task_group() as tasks,
+    ):
+        job = await client.submit(a_request())
+        watcher.add(job)
+
+        async def handler() -> None:
+            assert (await watcher.wait(job)).is_terminal
+            watcher.discard(job)
+
+        for _ in range(3):
+            tasks.start_soon(handler)
+
+
+async def test_a_service_that_waits_and_never_iterates_piles_nothing_up() -> None:
+    async with in_process(an_emulator()) as client, client.watch(keep_open=True) as watcher:
+        for _ in range(5):
+            job = await client.submit(a_request())
+            watcher.add(job)
+            await watcher.wait(job)
+        assert len(watcher._delivery._mailbox) == 0
+        watcher.add(await client.submit(a_request()))
+        await anyio.sleep(100)
+        watcher.close()
+        assert [seen.inference_job_id for seen in await everything(watcher) if seen.outcome] == [6]
+
+
+async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
+    async with in_process(an_emulator()) as client:
+        jobs = await submit_many(client, 4)
+        async with client.watch() as watcher:
+            watcher.add(jobs[0], jobs[1:3], (job.inference_job_id for job in jobs[3:]))
+            assert watcher.stats.active == 4
+
+
+async def test_a_failure_raised_again_and_again_does_not_grow() -> None:
+    async with in_process(an_emulator(), api_key="WRONG") as client, client.watch([1]) as watcher:
+        with pytest.raises(AuthenticationError) as first:
+            await anext(watcher)
+        for _ in range(100):
+            with pytest.raises(AuthenticationError) as again:
+                watcher.add(2)
+            assert len(again.traceback) <= len(first.traceback)
+
+
+async def test_a_watcher_is_used_once() -> None:
+    async with in_process(an_emulator()) as client:
+        watcher = client.watch([1])
+        async with watcher:
+            pass
+        with pytest.raises(NotOpen, match="make another one"):
+            async with watcher:
+                pass
+
+
 async def test_a_watcher_kept_open_goes_on_until_it_is_closed() -> None:
     seen = list[Transition]()
     async with (
@@ -367,6 +425,7 @@ async def test_backoff_spares_requests() -> None:
     "options",
     [
         {"max_concurrent_polls": 0},
+        {"max_concurrent_polls": 16.0},
         {"max_polls_per_second": 0},
         {"max_polls_per_second": float("nan")},
         {"job_timeout": 0},

@@ -71,16 +71,15 @@ def check_base_url(base_url: str) -> str:
     return str(url).rstrip("/")
 
 
-def check_path(path: str) -> str:
+def check_path(path: object) -> str:
     """Return the path of an endpoint, with a slash before it and none behind.
 
     Raises:
         ConfigurationError: it is not ``/some/path``.
     """
-    whole = f"/{str(path).strip('/')}"
-    if not _PATH.fullmatch(whole):
-        raise ConfigurationError("inference_path must look like /v1/infer/batch")
-    return whole
+    if isinstance(path, str) and _PATH.fullmatch(whole := "/" + path.strip("/")):
+        return whole
+    raise ConfigurationError("inference_path must look like /v1/infer/batch")
 
 
 def _raised_reply(fault: Exception, method: str, path: str) -> Reply | None:
