@@ -16,6 +16,11 @@ class Alarm:
         self._until = -math.inf
         self._rung = Event()
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody sleeps, so that it is worth working out a time to bring this forward to."""
+        return self._until > -math.inf
+
     async def sleep(self, until: float | None) -> None:
         """Sleep until a time on the loop's clock, None for ever, or until :meth:`bring_forward`."""
         self._until = math.inf if until is None else until

@@ -5,9 +5,9 @@ h * g**2 / 2 seconds to be seen. The job with the most such delay is polled firs
 a request. :class:`Frontier` learns h from the job's rank among the unfinished of its queue and from its last status
 word. Where nothing can be learned all hazards are equal, and this is "every job in turn".
 
-One pick in four, at most, goes to the job unpolled for longest once that exceeds ``max_gap``, however improbable its
-end. Hence no job goes unpolled longer than ``max_gap + 4 * jobs / polls per second`` (from its retry time, if it
-failed).
+One pick in four, at most, goes to a job that is overdue, however improbable its end: one unpolled for longer than
+``max_gap``, or one of which nothing is known yet, as it may have ended long ago. Hence no job goes unpolled longer than
+``max_gap + 4 * jobs / polls per second`` (from its retry time, if it failed).
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class _PredictivePlanner:
         self._oldest: OrderedDict[int, None] = (
             OrderedDict()
         )  # jobs that may be picked, the longest unpolled first
+        # Jobs of which nothing is known, and that may be picked: since when, in that order.
+        self._unknown: OrderedDict[int, float] = OrderedDict()
         self._parked: list[tuple[float, int]] = []  # (retry_at, id), cleaned lazily
         self._picks = 0  # since the last that went to an overdue job
 
@@ -108,20 +110,23 @@ class _PredictivePlanner:
         # A job of which nothing is known is due at once. QUEUED is no news here, unlike in a poll's answer: every job
         # is, when just submitted.
         job = QueuedJob(job_id, queue, now if state else now - self._schedule.min_gap)
+        job.known = state is not None
         self._jobs[job_id] = job
         queue.add(job, now)
         self._oldest[job_id] = None
+        if not job.known:
+            self._unknown[job_id] = now
 
     def discard(self, job_id: int) -> None:
         job = self._jobs.pop(job_id, None)
         if job is not None:
             self._oldest.pop(job_id, None)
+            self._unknown.pop(job_id, None)
             job.queue.discard(job)
 
     def due_at(self) -> float | None:
         times = [worth_at for _, worth_at, _ in self._candidates()]
-        if (oldest := self._longest_unpolled()) is not None:
-            times.append(oldest.polled + self._schedule.max_gap)
+        times.append(self._overdue()[0])
         if self._parked:
             times.append(self._parked[0][0])
         due = min(times, default=math.inf)
@@ -129,8 +134,8 @@ class _PredictivePlanner:
 
     def pick(self, now: float) -> int | None:
         self._unpark(now)
-        chosen = self._longest_unpolled()
-        if chosen is not None and chosen.polled + self._schedule.max_gap > now:
+        overdue_at, chosen = self._overdue()
+        if overdue_at > now:
             chosen = None
         most = -1.0
         if chosen is None or self._picks < _SWEEP - 1:
@@ -144,6 +149,7 @@ class _PredictivePlanner:
         self._picks = self._picks + 1 if most >= 0 else 0
         chosen.ready = False
         del self._oldest[chosen.id]
+        self._unknown.pop(chosen.id, None)
         return chosen.id
 
     def answered(self, job_id: int, now: float, asked_at: float, state: JobState) -> None:  # noqa: ARG002
@@ -152,6 +158,7 @@ class _PredictivePlanner:
             del self._jobs[job_id]
             job.queue.ended(job, asked_at)
         else:
+            job.known = True
             job.queue.unfinished(job, asked_at, queued=state is JobState.QUEUED)
             self._release(job)
 
@@ -163,8 +170,17 @@ class _PredictivePlanner:
         for queue in self._queues.values():
             yield from queue.candidates()
 
-    def _longest_unpolled(self) -> QueuedJob | None:
-        return self._jobs[next(iter(self._oldest))] if self._oldest else None
+    def _overdue(self) -> tuple[float, QueuedJob | None]:
+        """Return which job is overdue first, and from when on."""
+        at, chosen = math.inf, None
+        if self._oldest:
+            chosen = self._jobs[next(iter(self._oldest))]
+            at = chosen.polled + self._schedule.max_gap
+        if self._unknown:
+            job_id, since = next(iter(self._unknown.items()))
+            if since < at:
+                at, chosen = since, self._jobs[job_id]
+        return at, chosen
 
     def _unpark(self, now: float) -> None:
         while self._parked and self._parked[0][0] <= now:
@@ -174,7 +190,9 @@ class _PredictivePlanner:
                 self._release(job)
 
     def _release(self, job: QueuedJob) -> None:
+        self._oldest[job.id] = None
+        if not job.known:
+            self._unknown[job.id] = job.retry_at
         job.ready = True
         job.retry_at = math.inf
-        self._oldest[job.id] = None
         job.queue.push(job)

@@ -36,19 +36,32 @@ class QueuedJob:
         since: the same, moved on when the job passes into a cell of greater hazard so that its expected delay stays
             what it was: time at the back of the queue counts for little.
         bucket: the ranks that it is among.
+        known: whether anything is known of its state.
         queued: whether the last answer said QUEUED.
         ready: whether it may be picked.
         retry_at: when it may be picked again after a failure, in seconds.
         path: the buckets that it has left since ``polled``, each with the time.
     """
 
-    __slots__ = ("bucket", "id", "path", "polled", "queue", "queued", "ready", "retry_at", "since")
+    __slots__ = (
+        "bucket",
+        "id",
+        "known",
+        "path",
+        "polled",
+        "queue",
+        "queued",
+        "ready",
+        "retry_at",
+        "since",
+    )
 
     def __init__(self, job_id: int, queue: Queue, polled: float) -> None:
         self.id = job_id
         self.queue = queue
         self.polled = self.since = polled
         self.bucket = 0
+        self.known = True
         self.queued = False
         self.ready = True
         self.retry_at = math.inf

@@ -336,7 +336,8 @@ class InferenceWatcher(AsyncContextManagerMixin):
                     await self._poll(watched)
                 finally:
                     self._in_flight -= 1
-                self._next_poll.bring_forward(self._state.due_at())
+                if self._next_poll.is_awaited:
+                    self._next_poll.bring_forward(self._state.due_at())
         except Exception as error:  # noqa: BLE001  # raised from iteration and wait(), to everyone
             self._failure = self._failure or error
             self._polling.cancel()

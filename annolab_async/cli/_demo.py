@@ -21,7 +21,6 @@ from rich.table import Table
 
 from annolab_async import (
     AsyncInferenceClient,
-    FixedInterval,
     InferenceRequest,
     InferenceWatcher,
     JobState,
@@ -115,7 +114,7 @@ async def run_demo(plan: DemoPlan, console: Console) -> bool:
             f"batches of {plan.batch_size} sources, and watching them."
         )
         async with (
-            client.watch(schedule=FixedInterval(1.0), keep_open=True) as watcher,
+            client.watch(keep_open=True) as watcher,
             create_task_group() as tasks,
         ):
             tasks.start_soon(_submit_all, client, watcher, plan, tally)
