@@ -11,11 +11,12 @@ from attrs import frozen
 from annolab_async.errors import NoResponse, RequestNotSent, StatusError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from random import Random
 
     from annolab_async.errors import AnnoLabError
 
-__all__ = ["RetryPolicy", "backoff", "may_exist", "worth_asking_again"]
+__all__ = ["RetryPolicy", "backoff", "growth_faults", "may_exist", "worth_asking_again"]
 
 _REFUSALS: Final = 400
 _SERVER_ERRORS: Final = 500
@@ -33,6 +34,14 @@ def backoff(failures: int, *, first: float, factor: float, cap: float) -> float:
         return min(cap, first * math.pow(factor, failures - 1))
     except OverflowError:
         return cap
+
+
+def growth_faults(*, first: float, factor: float, cap: float) -> Iterator[str]:
+    """Yield what is wrong with the arguments of :func:`backoff`."""
+    if not 0 < first <= cap < math.inf:
+        yield f"0 < first <= cap does not hold for {first} and {cap}"
+    if not 1 <= factor < math.inf:
+        yield f"factor is {factor}, not at least 1"
 
 
 @frozen(kw_only=True)
@@ -55,11 +64,9 @@ class RetryPolicy:
     cap: float = 30.0
 
     def __attrs_post_init__(self) -> None:
-        faults = [
-            *([] if self.attempts >= 1 else [f"attempts is {self.attempts}, not at least 1"]),
-            *([] if 0 < self.first <= self.cap < math.inf else ["0 < first <= cap does not hold"]),
-            *([] if 1 <= self.factor < math.inf else [f"factor is {self.factor}, not at least 1"]),
-        ]
+        faults = [*growth_faults(first=self.first, factor=self.factor, cap=self.cap)]
+        if type(self.attempts) is not int or self.attempts < 1:
+            faults.append(f"attempts is {self.attempts}, not an integer from 1 up")
         if faults:
             raise ValueError("This is no valid RetryPolicy: " + "; ".join(faults))
 

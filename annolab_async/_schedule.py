@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
-from annolab_async._retry import backoff
+from annolab_async._retry import backoff, growth_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ class FixedInterval:
         return _GapPlanner(lambda _: self.seconds)
 
 
-@frozen(kw_only=True)
+@frozen
 class Backoff:
     """Poll a job at once, and then at gaps that grow.
 
@@ -115,11 +115,9 @@ class Backoff:
     jitter: float = 0.1
 
     def __attrs_post_init__(self) -> None:
-        faults = [
-            *([] if 0 < self.first <= self.cap < math.inf else ["0 < first <= cap does not hold"]),
-            *([] if 1 <= self.factor < math.inf else [f"factor is {self.factor}, not at least 1"]),
-            *([] if 0 <= self.jitter < 1 else [f"jitter is {self.jitter}, not in [0, 1)"]),
-        ]
+        faults = [*growth_faults(first=self.first, factor=self.factor, cap=self.cap)]
+        if not 0 <= self.jitter < 1:
+            faults.append(f"jitter is {self.jitter}, not in [0, 1)")
         if faults:
             raise ValueError("This is no valid Backoff: " + "; ".join(faults))
 

@@ -33,7 +33,7 @@ InferenceRequest(
     output_layer_identifier=2.5,  # E: arg-type
 )
 FixedInterval()  # E: call-arg
-Backoff(1.0)  # E: call-arg
+Backoff(1.0, 1.5, 30.0, 0.1, 5)  # E: call-arg
 AsyncInferenceClient("key", "https://api.annolab.ai")  # E: call-arg
 AsyncInferenceClient(http_client=object())  # E: arg-type
 StatusError(404, "Not found.")  # E: call-arg
