@@ -52,7 +52,10 @@ class StatusSource(Protocol):
         ...
 
     async def poll_status(self, job_id: int, previous: StatusReply | None = None) -> StatusReply:
-        """Ask for a job's state; return ``previous`` itself if it is the same."""
+        """Ask for a job's state; return ``previous`` itself if it is the same.
+
+        It must give way to other tasks, as everything does that waits for a network.
+        """
         ...
 
 
@@ -344,6 +347,8 @@ class InferenceWatcher(AsyncContextManagerMixin):
             self._delivery.let_all_go()
 
     async def _next_due(self) -> Watched:
+        if not self._turn.locked() and (watched := self._state.pick(current_time())) is not None:
+            return watched
         # One task at a time waits for the next job to fall due, the others for their turn to do so.
         async with self._turn:
             while (watched := self._state.pick(current_time())) is None:

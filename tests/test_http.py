@@ -283,6 +283,17 @@ async def test_an_answer_that_is_packed_although_it_should_not_be_is_unpacked(
         assert b"identity" in server.requests[0]
 
 
+async def test_a_small_answer_that_unpacks_into_a_huge_one_is_refused(transport: Transport) -> None:
+    bomb = gzip.compress(bytes(64 * 2**20))
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
+    with raw_server(head.encode() + bomb) as server:
+        async with AsyncInferenceClient(
+            KEY, base_url=server.base_url, transport=transport, retry=RetryPolicy(attempts=1)
+        ) as client:
+            with pytest.raises(NoResponse, match="longer than"):
+                await client.get_job(12)
+
+
 async def test_the_proxy_of_the_environment_is_used_and_no_proxy_honoured(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:

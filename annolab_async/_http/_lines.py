@@ -8,7 +8,6 @@ ever differs in its path is built once.
 from __future__ import annotations
 
 import urllib.request
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
@@ -128,11 +127,12 @@ class _TransportLine:
         response = await self._transport.handle_async_request(self._request)
         stream: Any = response.stream
         try:
-            body = await _whole(stream, _length(response.headers))
+            if "content-encoding" in response.headers:  # although "identity" was asked for
+                body = await _whole(response.aiter_bytes(), None)
+            else:
+                body = await _whole(stream, _length(response.headers))
         finally:
             await stream.aclose()
-        if "content-encoding" in response.headers:  # although "identity" was asked for
-            body = httpx.Response(200, headers=response.headers, content=body).content
         return response.status_code, response.headers, body
 
     async def aclose(self) -> None:
@@ -216,7 +216,7 @@ class AiohttpLines:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             trust_env=is_behind_proxy(),
         )
-        self._line = _AiohttpLine(self._session, partial(URL, encoded=True), origin)
+        self._line = _AiohttpLine(self._session, URL(origin))
 
     def open(self) -> Line:
         """Return the one line that there is: it takes any number of reads at once."""
@@ -228,17 +228,18 @@ class AiohttpLines:
 
 
 class _AiohttpLine:
-    def __init__(
-        self, session: aiohttp.ClientSession, url: Callable[[str], yarl.URL], origin: str
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, origin: yarl.URL) -> None:
         self._session = session
-        self._url = url
         self._origin = origin
 
     async def read(self, path: str) -> Answer:
-        async with self._session.get(
-            self._url(self._origin + path), allow_redirects=False
-        ) as response:
+        # Already encoded, and cheaper than parsing the whole.
+        url = self._origin.with_path(path, encoded=True)
+        async with self._session.get(url, allow_redirects=False) as response:
+            length = response.content_length
+            is_plain = "Content-Encoding" not in response.headers
+            if is_plain and length is not None and length <= _LARGEST_BODY:
+                return response.status, response.headers, await response.read()
             body = bytearray()
             async for part in response.content.iter_any():
                 body += part
