@@ -74,7 +74,8 @@ def run(world: World, schedule: PollSchedule, *, max_per_second: float | None) -
     while len(delays) < len(jobs):
         while coming and coming[0].added <= now:
             job = coming.popleft()
-            planner.add(job.id, now, JobState.QUEUED, model_identifier=job.model)
+            known = None if world.by_id else JobState.QUEUED
+            planner.add(job.id, now, known, model_identifier=job.model)
             asked_at[job.id] = now
         most_jobs = max(most_jobs, len(asked_at))
         while answers and answers[0][0] <= now:

@@ -52,10 +52,12 @@ class World:
     Attributes:
         jobs: those watched; others may have been worked through between them.
         says_running: whether a status tells that a job has started.
+        by_id: whether they are watched by their ids alone, nothing being known of their states.
     """
 
     jobs: Sequence[Job]
     says_running: bool = False
+    by_id: bool = False
 
 
 @frozen
@@ -153,6 +155,12 @@ def _third_unseen(workers: int, seed: int) -> World:
     return World(sorted(seen, key=lambda job: job.id))
 
 
+def _by_id(seed: int) -> World:
+    jobs = _submit("lognormal", seed, mean=SECONDS_PER_END * 10, apart=0.0)
+    _work(jobs, 10)
+    return World(jobs, by_id=True)
+
+
 def _all_parallel(kind: str, seed: int) -> World:
     jobs = _submit(kind, seed, mean=250.0)
     _work(jobs, JOBS)
@@ -246,6 +254,9 @@ def _in_order_worlds() -> list[Recipe]:
                 build("lognormal", words=True),
             ),
         ]
+    recipes.append(
+        Recipe("order10-by-id", "in order, 10 at a time; lognormal, and only ids are known", _by_id)
+    )
     return recipes
 
 
