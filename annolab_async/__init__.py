@@ -9,10 +9,17 @@ import logging
 
 from annolab_async._client import AsyncInferenceClient
 from annolab_async._predictive import Predictive
-from annolab_async._records import InferenceJob, InferenceRequest, JobState, Outcome, Transition
+from annolab_async._records import (
+    InferenceJob,
+    InferenceRequest,
+    JobState,
+    Outcome,
+    Transition,
+    WatchStats,
+)
 from annolab_async._retry import RetryPolicy
 from annolab_async._schedule import Backoff, FixedInterval, PollPlanner, PollSchedule
-from annolab_async._watcher import InferenceWatcher, WatchStats
+from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import (
     AnnoLabError,
     AuthenticationError,

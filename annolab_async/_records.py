@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from datetime import datetime  # noqa: TC003  # for who resolves the types of the records at run time
+from collections.abc import Mapping  # noqa: TC003  # for who resolves the types of the records at run time
+from datetime import datetime  # noqa: TC003  # likewise
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING, Final, cast
 
@@ -23,6 +24,7 @@ __all__ = [
     "JobState",
     "Outcome",
     "Transition",
+    "WatchStats",
     "is_seconds",
     "job_id_of",
 ]
@@ -251,3 +253,20 @@ class Transition:
     polls: int
     uncertainty: float
     error: AnnoLabError | None = None
+
+
+@frozen(kw_only=True)
+class WatchStats:
+    """What a watcher has done so far.
+
+    Attributes:
+        polls: requests sent.
+        active: jobs without an outcome.
+        in_flight: requests under way.
+        outcomes: how many jobs ended how.
+    """
+
+    polls: int
+    active: int
+    in_flight: int
+    outcomes: Mapping[Outcome, int]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping  # noqa: TC003  # for who resolves the types of WatchStats at run time
 from contextlib import asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime
@@ -19,13 +18,12 @@ from anyio import (
     current_time,
     get_cancelled_exc_class,
 )
-from anyio.lowlevel import checkpoint
-from attrs import frozen
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from annolab_async._alarm import Alarm
 from annolab_async._delivery import Delivery
 from annolab_async._predictive import Predictive
-from annolab_async._records import InferenceJob, Outcome, is_seconds, job_id_of
+from annolab_async._records import InferenceJob, WatchStats, is_seconds, job_id_of
 from annolab_async._schedule import Pacer
 from annolab_async._watch_state import WatchState
 from annolab_async.errors import AnnoLabError, JobLost, NotOpen
@@ -38,9 +36,10 @@ if TYPE_CHECKING:
     from annolab_async._schedule import PollSchedule
     from annolab_async._watch_state import Watched
 
-__all__ = ["InferenceWatcher", "StatusSource", "WatchOptions", "WatchStats"]
+__all__ = ["InferenceWatcher", "StatusSource", "WatchOptions"]
 
 _log: Final = logging.getLogger(__name__)
+_BETWEEN_CHECKPOINTS: Final = 64
 
 
 class StatusSource(Protocol):
@@ -68,23 +67,6 @@ class WatchOptions(TypedDict, total=False):
     job_timeout: float | None
     failure_budget: float
     keep_open: bool
-
-
-@frozen(kw_only=True)
-class WatchStats:
-    """What a watcher has done so far.
-
-    Attributes:
-        polls: requests sent.
-        active: jobs without an outcome.
-        in_flight: requests under way.
-        outcomes: how many jobs ended how.
-    """
-
-    polls: int
-    active: int
-    in_flight: int
-    outcomes: Mapping[Outcome, int]
 
 
 class InferenceWatcher(AsyncContextManagerMixin):
@@ -163,6 +145,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         self._delivery = Delivery(keep_open=keep_open)
         self._polls = 0
         self._in_flight = 0
+        self._handed_out = 0
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -298,7 +281,13 @@ class InferenceWatcher(AsyncContextManagerMixin):
         return self
 
     async def __anext__(self) -> Transition:
-        await checkpoint()  # before anything is taken, so that a cancellation loses nothing
+        # Before anything is taken, so that a cancellation loses nothing. Giving way each time would hand out a single
+        # transition for each round of polls; never, and a consumer that does not wait would hold everybody up.
+        self._handed_out += 1
+        if self._handed_out % _BETWEEN_CHECKPOINTS:
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
         while (transition := self._delivery.take()) is None:
             if self._is_done:
                 raise StopAsyncIteration
