@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt --build-constraint constraints.txt
-SOURCES := annolab_async tests
+SOURCES := annolab_async benchmarks tests
 
-.PHONY: help demo test lint types pytest format clean
+.PHONY: help demo test lint types pytest format bench bench-quick clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -33,6 +33,15 @@ format: $(VENV)/dev.ready ## let ruff put the code in order
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+bench: $(VENV)/bench.ready ## what a poll costs and how soon an end is seen: tables, JSON in dist/, pictures in docs/
+	@mkdir -p dist
+	$(BIN)/python -m benchmarks.poll_cost --json dist/poll_cost.json --svg docs/poll_cost.svg
+	$(BIN)/python -m benchmarks.schedule_delay --json dist/schedule_delay.json --svg docs/schedule_delay.svg
+
+bench-quick: $(VENV)/bench.ready ## the same in a minute; fails if a ratio is twice its target
+	$(BIN)/python -m benchmarks.poll_cost --quick
+	$(BIN)/python -m benchmarks.schedule_delay --quick
+
 clean: ## remove the environment and all that was built
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
 
@@ -48,4 +57,8 @@ $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[aiohttp,cli,emulator]' --group dev
+	@touch $@ $(VENV)/demo.ready
+
+$(VENV)/bench.ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[aiohttp,cli,emulator]' --group bench
 	@touch $@ $(VENV)/demo.ready

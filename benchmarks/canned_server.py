@@ -1,4 +1,4 @@
-"""A server whose answers are canned: it parses just enough of a request to count it, so that the client is what is measured.
+"""A server whose answers are canned: it reads no more of a request than its path.
 
 ``python -m benchmarks.canned_server`` prints its port and serves until its standard input is closed.
 
@@ -34,7 +34,7 @@ _HEAD: Final = (
     b"Content-Type: application/json; charset=utf-8\r\n"
     b"Connection: keep-alive\r\n"
     b"X-Request-Id: 3f1c8c1e-5d0b-4a55-9c1c-0a3b8f1d2e4f\r\n"
-    b"Content-Length: %d\r\n\r\n%b"
+    b"Content-Length: %d\r\n%b\r\n%b"
 )
 _JOB: Final = b'{"inferenceJobId":%b,"status":"%b","projectId":7,"sourceIds":[4024,5853]}'
 _OPENAI: Final = (
@@ -48,15 +48,18 @@ class _Answers:
     """What is answered to which path."""
 
     def __init__(self) -> None:
+        self.origin = b""
         self._asked: Counter[bytes] = Counter()
 
     def to(self, path: bytes) -> bytes:
         """Return the whole answer to a GET request."""
         job_id = path[path.rfind(b"/") + 1 :]
+        more = b""
         if path.startswith(b"/openai"):
             body = _OPENAI % job_id
         elif path.startswith(b"/azure"):
             body = _AZURE % job_id
+            more = b"Operation-Location: %b%b\r\n" % (self.origin, path)
         elif path.startswith(b"/changing"):
             self._asked[job_id] += 1
             # Jobs begin at different points, lest all of them change together.
@@ -64,7 +67,7 @@ class _Answers:
             body = _JOB % (job_id, _WORDS[turn % len(_WORDS)])
         else:
             body = _JOB % (job_id, _WORDS[int(job_id) % len(_WORDS)])
-        return _HEAD % (len(body), body)
+        return _HEAD % (len(body), more, body)
 
 
 class _Connection(asyncio.Protocol):
@@ -91,7 +94,9 @@ async def _serve() -> None:
     server = await loop.create_server(
         lambda: _Connection(answers), "127.0.0.1", 0, backlog=_BACKLOG
     )
-    print(server.sockets[0].getsockname()[1], flush=True)
+    port = server.sockets[0].getsockname()[1]
+    answers.origin = b"http://127.0.0.1:%d" % port
+    print(port, flush=True)
     async with server:
         # The parent's end closes it, however the parent ended.
         await loop.run_in_executor(None, sys.stdin.read)
