@@ -17,7 +17,7 @@ from annolab_async._records import StatusReply
 from annolab_async._retry import RetryPolicy
 from annolab_async.errors import JobLost, NotOpen, StatusError, WaitTimeout
 from tests.service import task_count
-from tests.virtual_time import virtual_backend
+from tests.virtual_time import run_virtually
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -318,9 +318,8 @@ def test_whatever_happens_the_watcher_keeps_its_promises(
         monkeypatch.setattr(_watcher, "Random", lambda seed=seed: Random(seed))
         if backend == "trio":
             monkeypatch.setattr("trio._core._run._r", Random(seed))
-        name, options = virtual_backend(backend)
         try:
-            anyio.run(Life(seed, backend).run, backend=name, backend_options=dict(options))
+            run_virtually(backend, Life(seed, backend).run)
         except BaseException as error:
             error.add_note(f"This is seed {seed} on {backend}.")
             raise

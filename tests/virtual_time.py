@@ -10,8 +10,10 @@ import asyncio
 import selectors
 from typing import TYPE_CHECKING
 
+import anyio
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -46,3 +48,15 @@ def virtual_backend(name: str) -> tuple[str, Mapping[str, object]]:
     from trio.testing import MockClock  # noqa: PLC0415  # so that only tests on trio import it
 
     return name, {"clock": MockClock(autojump_threshold=0)}
+
+
+def run_virtually(name: str, function: Callable[[], Awaitable[object]]) -> None:
+    """Run a function of no arguments on a backend, in virtual time."""
+    if name == "asyncio":
+        anyio.run(function, backend_options={"loop_factory": VirtualTimeLoop})
+    else:
+        import trio  # noqa: PLC0415  # so that only tests on trio import it
+        from trio.testing import MockClock  # noqa: PLC0415
+
+        # Not anyio.run(), which in some versions drops trio's options, and with them the clock.
+        trio.run(function, clock=MockClock(autojump_threshold=0))
