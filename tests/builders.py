@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KEY: Final = "QWERTYU-ASDFGHJ-ZXCVBNM-POIUYTR"
+KEY: Final = "KEYOFNOBODY-QWERTYUIOP-ASDFGHJK"
 NOW: Final = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 # A busy machine is no reason for a property to fail.
