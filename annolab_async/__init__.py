@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from annolab_async._client import AsyncInferenceClient
+from annolab_async._limits import RateLimit
 from annolab_async._predictive import Predictive
 from annolab_async._records import (
     InferenceJob,
@@ -26,6 +27,7 @@ from annolab_async.errors import (
     ConfigurationError,
     InvalidRequest,
     InvalidResponse,
+    JobIdLost,
     JobLost,
     JobNotFound,
     NoResponse,
@@ -54,6 +56,7 @@ __all__ = [
     "InferenceWatcher",
     "InvalidRequest",
     "InvalidResponse",
+    "JobIdLost",
     "JobLost",
     "JobNotFound",
     "JobState",
@@ -65,6 +68,7 @@ __all__ = [
     "PollPlanner",
     "PollSchedule",
     "Predictive",
+    "RateLimit",
     "RateLimited",
     "RequestNotSent",
     "RetryPolicy",

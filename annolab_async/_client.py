@@ -5,22 +5,48 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from random import Random
-from typing import TYPE_CHECKING, Final, Self, Unpack
+from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
-from anyio import AsyncContextManagerMixin, sleep
+from anyio import AsyncContextManagerMixin, current_time, get_cancelled_exc_class, sleep
 
-from annolab_async._http import HttpSession, check_base_url, check_path
-from annolab_async._records import InferenceJob, JobState, StatusReply, is_seconds, job_id_of
-from annolab_async._replies import Redactor, read_job
-from annolab_async._retry import RetryPolicy, may_exist, worth_asking_again
+from annolab_async._http import (
+    HttpSession,
+    check_base_url,
+    check_client,
+    check_path,
+    has_network,
+)
+from annolab_async._limits import Throttle, TooLongAPause, Turnstile
+from annolab_async._records import InferenceJob, JobState, StatusReply, is_positive, job_id_of
+from annolab_async._replies import read_job
+from annolab_async._retry import (
+    RetryBudget,
+    RetryPolicy,
+    Verdict,
+    is_overload,
+    verdict,
+    worth_asking_again,
+    worth_submitting_again,
+)
+from annolab_async._secret import ApiKey, key_fault
 from annolab_async._watcher import InferenceWatcher
-from annolab_async.errors import AnnoLabError, ConfigurationError, SubmissionUnknown
+from annolab_async.errors import (
+    AnnoLabError,
+    ConfigurationError,
+    InvalidResponse,
+    JobIdLost,
+    RateLimited,
+    StatusError,
+    SubmissionUnknown,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 
     from annolab_async._http import HttpClient, TransportName
+    from annolab_async._limits import Kind, RateLimit
     from annolab_async._records import InferenceRequest
     from annolab_async._replies import Reply
     from annolab_async._schedule import PollSchedule
@@ -32,6 +58,7 @@ _log: Final = logging.getLogger(__name__)
 _DEFAULT_BASE_URL: Final = "https://api.annolab.ai"
 _WORDS_REMEMBERED: Final = 100
 _OK: Final = 200
+T = TypeVar("T")
 
 
 class AsyncInferenceClient(AsyncContextManagerMixin):
@@ -52,8 +79,12 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         transport: what polls go over when there is no ``http_client``: ``"httpx"``, ``"aiohttp"`` (an extra, on asyncio
             only, a fraction of the cost) or ``"auto"``, aiohttp where it can be. Submissions always go over httpx.
         timeout: seconds that one request may take in all.
-        retry: how a status request that failed is repeated. A submission is never repeated.
-        max_connections: requests under way at once; further ones wait for their turn.
+        retry: how a request that failed is repeated; a submission only if it provably made no job.
+        rate_limit: a bound on all requests together, submissions and polls alike; None for none of its own. A server
+            that answers 429 slows the whole client down all the same.
+        max_connections: requests under way at once; further ones wait for their turn. With an ``http_client``, no
+            more than its pool has connections.
+        plain_http_hosts: hosts to which the key may be sent unencrypted, over ``http://``; this machine always may.
 
     Raises:
         ConfigurationError: there is no key, or an argument makes no sense.
@@ -69,32 +100,45 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         transport: TransportName = "auto",
         timeout: float = 30.0,
         retry: RetryPolicy | None = None,
+        rate_limit: RateLimit | None = None,
         max_connections: int = 100,
+        plain_http_hosts: Collection[str] = (),
     ) -> None:
-        # First of all, since repr() shows it.
-        self._base_url = check_base_url(
-            base_url or os.environ.get("ANNOLAB_BASE_URL") or _DEFAULT_BASE_URL
-        )
-        api_key = _checked_key(
-            os.environ.get("ANNOLAB_API_KEY", "") if api_key is None else api_key
-        )
-        if not is_seconds(timeout):
+        self._base_url = "?"  # repr() shows it, also of a client that was never finished
+        if api_key is None:
+            api_key = os.environ.get("ANNOLAB_API_KEY", "")
+        fault = key_fault(api_key)
+        key = None if fault else ApiKey(api_key)
+        del api_key  # tools that show the local variables of a traceback would show it
+        if key is None:
+            raise ConfigurationError(fault)
+        if not is_positive(timeout):
             raise ConfigurationError(f"timeout is {timeout}, not a positive number of seconds")
         if type(max_connections) is not int or max_connections < 1:
             raise ConfigurationError(
                 f"max_connections is {max_connections}, not an integer from 1 up"
             )
-        self._redactor = Redactor(api_key)
+        base_url = base_url or os.environ.get("ANNOLAB_BASE_URL") or _DEFAULT_BASE_URL
+        if http_client is not None:
+            check_client(http_client)
+        self._base_url = check_base_url(
+            base_url,
+            plain_http_hosts=plain_http_hosts,
+            has_network=http_client is None or has_network(http_client, base_url),
+        )
+        self._key = key
         self._path = check_path(inference_path)
         self.retry = RetryPolicy() if retry is None else retry
+        self.budget = RetryBudget()
         self._session = HttpSession(
             base_url=self._base_url,
-            api_key=api_key,
+            key=key,
             http_client=http_client,
             transport=transport,
             timeout=timeout,
             max_connections=max_connections,
         )
+        self.turns = Turnstile(self._session.max_at_once, Throttle(rate_limit))
         self._random = Random()
         self._unknown_words: set[str] = set()
 
@@ -107,9 +151,11 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             yield self
 
     async def submit(self, request: InferenceRequest) -> InferenceJob:
-        """Start a job. The batch is sent once and never again: a job costs money, and a lost answer is no refusal.
+        """Start a job. A batch is never sent twice: a job costs money, and a lost answer is no refusal.
 
-        A call that is cancelled may have sent it, too.
+        It is sent again, as ``retry`` allows, only if it provably never reached the server, or if the server says that
+        it has not taken it (429, and 503 with ``Retry-After``). A call that is cancelled may have sent it; then that
+        is logged.
 
         Args:
             request: what to run over which sources.
@@ -121,17 +167,39 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             RequestNotSent: it provably never reached the server; submit it again when you like.
             SubmissionUnknown: it was sent and its answer lost; the job may exist.
             StatusError: the server refused it; see its subclasses. No job was made.
-            InvalidResponse: the server reported success with a body that is no job; it carries the job's id if
-                that could be told.
+            InvalidResponse: the server reported success with a body that is no job. It carries the job's id; if that
+                could not be told, it is a :class:`JobIdLost`, which is a SubmissionUnknown, too.
             NotOpen: the client is used outside its block.
         """
+        body = request.to_wire()
+
+        async def send() -> InferenceJob:
+            return await self._submit(request, body)
+
+        return await self._call("submit", send, worth_submitting_again)
+
+    async def _submit(self, request: InferenceRequest, body: bytes) -> InferenceJob:
+        progress = self._session.progress()
+        asked_at = current_time()
         try:
-            reply = await self._session.post(self._path, request.to_wire())
-            return self._read(reply)
-        except AnnoLabError as error:
-            if may_exist(error):
-                raise SubmissionUnknown(request=request, cause=error) from error
+            return self._read(await self._session.post(self._path, body, progress))
+        except get_cancelled_exc_class():
+            if progress.may_have_arrived:
+                _log.warning(
+                    "A submission of %d sources was cancelled after it was sent: its job may exist.",
+                    len(request.source_ids),
+                    extra={"source_ids": request.source_ids},
+                )
             raise
+        except AnnoLabError as error:
+            self._note(error, asked_at)
+            match verdict(error):
+                case Verdict.UNKNOWN:
+                    raise SubmissionUnknown(request=request, cause=error) from error
+                case Verdict.ID_LOST if isinstance(error, InvalidResponse):
+                    raise JobIdLost.because(request=request, cause=error) from error
+                case _:
+                    raise
 
     async def get_job(self, job: InferenceJob | int) -> InferenceJob:
         """Ask for a job's state.
@@ -145,30 +213,92 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             NotOpen: the client is used outside its block.
         """
         job_id = job_id_of(job)
+
+        async def send() -> InferenceJob:
+            return (await self.poll_status(job_id)).job
+
+        return await self._call("read", send, worth_asking_again)
+
+    async def _call(
+        self, kind: Kind, send: Callable[[], Awaitable[T]], is_worth: Callable[[AnnoLabError], bool]
+    ) -> T:
+        """Send a request, and again as long as that is worth it and allowed."""
+        self._session.check_open()
+        began = current_time()
+        self.budget.earn()
         failures = 0
         while True:
+            await self._enter(kind)
             try:
-                return (await self.poll_status(job_id)).job
+                return await send()
             except AnnoLabError as error:
                 failures += 1
-                if failures >= self.retry.attempts or not worth_asking_again(error):
+                delay = self.retry.next_delay(
+                    failures, error, elapsed=current_time() - began, random=self._random
+                )
+                if not is_worth(error) or delay is None or not self.budget.spend():
                     raise
-                await sleep(self.retry.delay(failures, self._random, error))
+            finally:
+                self.turns.leave()
+            await sleep(delay)
 
-    async def poll_status(self, job_id: int, previous: StatusReply | None = None) -> StatusReply:
-        """Ask for a job's state once, without repeating what fails: what a watcher is made of.
+    async def _enter(self, kind: Kind) -> None:
+        try:
+            return await self.turns.enter(kind, patience=self.retry.longest_retry_after)
+        except TooLongAPause as pause:
+            seconds = pause.seconds
+        raise RateLimited(
+            status_code=429,
+            message=f"not sent, since the server asked to be left alone for {seconds:.0f} s more",
+            method="POST" if kind == "submit" else "GET",
+            path=self._path,
+            retry_after=seconds,
+        )
+
+    def _note(self, error: AnnoLabError, asked_at: float) -> None:
+        if isinstance(error, StatusError) and is_overload(error):
+            pause = error.retry_after
+            if self.turns.slow_down(asked_at=asked_at, pause=pause):
+                _log.warning(
+                    "The server answered %d and asks to be left alone for %.0f s: all requests of this client wait.",
+                    error.status_code,
+                    pause,
+                )
+
+    async def poll_status(
+        self, job_id: int, previous: StatusReply | None = None, *, may_go_back: bool = False
+    ) -> StatusReply:
+        """Ask for a job's state once, without waiting for a turn or repeating what fails: for a watcher, who does.
 
         Args:
             job_id: the job's id.
             previous: the last answer about this job. It is returned itself when the new one is the same.
+            may_go_back: whether to believe that a job which ran is queued again.
 
         Raises:
             RequestNotSent, NoResponse, StatusError, InvalidResponse, NotOpen
         """
-        reply = await self._session.get(f"{self._path}/{job_id}")
-        if previous and previous.body == reply.body and reply.status_code == _OK:
-            return previous
-        return StatusReply(self._read(reply, asked_for=job_id), reply.body)
+
+        def read(reply: Reply) -> StatusReply:
+            if previous and previous.body == reply.body and reply.status_code == _OK:
+                return previous
+            job = self._read(reply, asked_for=job_id)
+            if previous and not may_go_back and _goes_back(previous.job, job):
+                raise InvalidResponse(
+                    method="GET",
+                    path=reply.path,
+                    fault=f"status went back from {previous.job.status!r} to {job.status!r}",
+                    excerpt="",
+                    inference_job_id=job_id,
+                )
+            return StatusReply(job, reply.body)
+
+        asked_at = current_time()
+        try:
+            return await self._session.get(f"{self._path}/{job_id}", read)
+        except AnnoLabError as error:
+            self._note(error, asked_at)
+            raise
 
     async def wait(
         self,
@@ -193,7 +323,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             AuthenticationError, PermissionDenied: the key may not ask for it.
             NotOpen: the client is used outside its block.
         """
-        if timeout is not None and not is_seconds(timeout):
+        if timeout is not None and not is_positive(timeout):
             raise ValueError(f"timeout is {timeout}, not a positive number of seconds")
         async with self.watch(
             [job], max_concurrent_polls=1, job_timeout=timeout, schedule=schedule
@@ -212,7 +342,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         return InferenceWatcher(self, jobs, **options)
 
     def _read(self, reply: Reply, *, asked_for: int | None = None) -> InferenceJob:
-        job = read_job(reply, redactor=self._redactor, asked_for=asked_for)
+        job = read_job(reply, key=self._key, utc_now=_utc_now, asked_for=asked_for)
         words = self._unknown_words
         if (
             job.state is JobState.UNKNOWN
@@ -220,23 +350,16 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             and len(words) < _WORDS_REMEMBERED
         ):
             words.add(job.status)
-            _log.warning("Status %.40r is not known; it is not taken for an end.", job.status)
+            _log.warning(
+                "Status %r is not known; it is not taken for an end.", self._key.shown(job.status)
+            )
         return job
 
 
-def _checked_key(key: str) -> str:
-    """Return an API key that can be sent as a header.
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
-    Raises:
-        ConfigurationError: it cannot; the key is not shown.
-    """
-    if not isinstance(key, str):
-        raise ConfigurationError(f"api_key is a {type(key).__name__}, not a string")
-    if not key:
-        raise ConfigurationError("There is no API key: pass api_key=... or set ANNOLAB_API_KEY.")
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise ConfigurationError(
-            "The API key holds a space, a line break or another character that no key has. Was it read from a "
-            "file with its line end? Then strip() it."
-        )
-    return key
+
+def _goes_back(before: InferenceJob, now: InferenceJob) -> bool:
+    # From a server behind the others, perhaps, or a cache. Of words that are not known, nothing can be said.
+    return before.state is JobState.RUNNING and now.state is JobState.QUEUED

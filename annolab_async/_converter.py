@@ -33,6 +33,8 @@ _KINDS: Final[dict[type, str]] = {
     list: "an array",
     dict: "an object",
 }
+# Ids fit into 64 bits; what does not is no id, and may be long enough to choke on.
+_LIMIT: Final = 2**63
 
 
 def _camel_case(name: str) -> str:
@@ -45,6 +47,8 @@ def _exactly(kind: type[T]) -> Callable[[object, object], T]:
         # type() and not isinstance(): a bool is an int to Python, but not to the API.
         if type(value) is not kind:
             raise TypeError(f"is {_kind(value)}, not {_KINDS[kind]}")
+        if kind is int and not -_LIMIT <= value < _LIMIT:  # type: ignore[operator]
+            raise ValueError("is an integer of more than 64 bits")
         return value
 
     return check
@@ -65,7 +69,10 @@ def _ints(value: object, _: object) -> tuple[int, ...]:
     for item in items:
         if type(item) is not int:
             raise TypeError(f"holds {_kind(item)}, not only integers")
-    return tuple(cast("list[int]", items))
+    ints = tuple(cast("list[int]", items))
+    if ints and not -_LIMIT <= min(ints) <= max(ints) < _LIMIT:
+        raise ValueError("holds an integer of more than 64 bits")
+    return ints
 
 
 def _kind(value: object) -> str:
@@ -97,16 +104,33 @@ def _make_converter() -> Converter:
 _CONVERTER: Final = _make_converter()
 
 
+def _no_number(name: str) -> object:
+    raise ValueError(f"it holds {name}, which is no number")
+
+
+def _each_name_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        # Which of the two is meant? Parsers disagree, and a guess could be another's job.
+        raise ValueError("it says a field twice")
+    return data
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_each_name_once, parse_constant=_no_number)
+
+
 def decode_json(text: str | bytes) -> object:
     """Return what a JSON text says.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: it is no JSON, nested too deeply, says a field twice, or holds NaN or an infinity.
     """
     try:
-        return json.loads(text)
+        return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON ({error})") from None
+        fault = str(error)
+    # Raised here, since the exception above holds the whole text.
+    raise ValueError(f"it is no JSON ({fault})")
 
 
 def structure(cls: type[T], data: object) -> T:
@@ -127,8 +151,8 @@ def structure(cls: type[T], data: object) -> T:
         faults = [
             _fault(_camel_case(note.name), fault) for fault, note in error.group_exceptions()[0]
         ]
-        # Not chained: the cause's frames hold the whole body.
-        raise ValueError("; ".join(faults)) from None
+    # Raised here, since the frames of the exception above hold the whole body.
+    raise ValueError("; ".join(faults))
 
 
 def _fault(name: str, error: Exception) -> str:

@@ -162,8 +162,15 @@ class _PredictivePlanner:
             job.queue.unfinished(job, asked_at, queued=state is JobState.QUEUED)
             self._release(job)
 
-    def failed(self, job_id: int, retry_at: float) -> None:
-        self._jobs[job_id].retry_at = retry_at
+    def failed(self, job_id: int, now: float, retry_at: float | None) -> None:
+        job = self._jobs[job_id]
+        if retry_at is None:
+            # The time between its last two polls once more. A job that was never answered for has no such rhythm: it
+            # is asked for at gaps that double.
+            gap = now - (max(job.polled, job.failed) if job.known else job.polled)
+            retry_at = now + min(max(gap, self._schedule.min_gap), self._schedule.max_gap)
+        job.failed = now
+        job.retry_at = retry_at
         heapq.heappush(self._parked, (retry_at, job_id))
 
     def _candidates(self) -> Iterator[tuple[QueuedJob, float, float]]:

@@ -32,6 +32,7 @@ class QueuedJob:
     Attributes:
         id: its id.
         queue: where it waits.
+        failed: when a poll of it last failed, in seconds.
         polled: when it was last known unfinished, in seconds.
         since: the same, moved on when the job passes into a cell of greater hazard so that its expected delay stays
             what it was: time at the back of the queue counts for little.
@@ -45,6 +46,7 @@ class QueuedJob:
 
     __slots__ = (
         "bucket",
+        "failed",
         "id",
         "known",
         "path",
@@ -60,6 +62,7 @@ class QueuedJob:
         self.id = job_id
         self.queue = queue
         self.polled = self.since = polled
+        self.failed = -math.inf
         self.bucket = 0
         self.known = True
         self.queued = False

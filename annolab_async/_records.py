@@ -25,7 +25,7 @@ __all__ = [
     "Outcome",
     "Transition",
     "WatchStats",
-    "is_seconds",
+    "is_positive",
     "job_id_of",
 ]
 
@@ -202,7 +202,7 @@ class InferenceJob:
         return structure(cls, decode_json(text))
 
 
-def is_seconds(value: object) -> bool:
+def is_positive(value: object) -> bool:
     """Return whether a value is a positive, finite number."""
     return isinstance(value, int | float) and type(value) is not bool and 0 < value < math.inf
 

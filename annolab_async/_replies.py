@@ -1,71 +1,59 @@
-"""What an HTTP answer says. Pure: the answer comes in as an argument."""
+"""What an HTTP answer says. Pure: the answer and the time come in as arguments."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Final, cast
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
 from annolab_async._converter import decode_json, structure
 from annolab_async._records import InferenceJob
+from annolab_async._salvage import salvaged_id
 from annolab_async.errors import InvalidResponse, StatusError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Redactor", "Reply", "read_job"]
+    from annolab_async._secret import ApiKey
 
-_EXCERPT_LENGTH: Final = 200
+__all__ = ["Reply", "read_job", "retry_after"]
+
 _OK: Final = range(200, 300)
-# Signed links carry their secret in the query.
-_QUERY: Final = re.compile(r"\?[^\s\"]+")
-# Only where the job's id stands whole, and among the outermost fields.
-_JOB_ID: Final = re.compile(rb'\s*\{[^{}\[\]]*?"inferenceJobId"\s*:\s*([1-9][0-9]{0,17})\s*[,}]')
+_REDIRECTS: Final = range(300, 400)
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 
 @frozen
 class Reply:
-    """An HTTP answer, and what was asked."""
+    """An HTTP answer, and what was asked.
+
+    Attributes:
+        fault: what is wrong with the body as such, None if it came whole; then it is what could be read of it.
+    """
 
     method: str
     path: str
     status_code: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    fault: str | None = None
 
 
-class Redactor:
-    """Makes text from the server fit to be shown; hides the API key, its own included.
-
-    Args:
-        secret: the API key, in case that the server echoes it.
-    """
-
-    def __init__(self, secret: str) -> None:
-        self._secret = secret
-
-    def __repr__(self) -> str:
-        # Tools that print the local variables of a traceback print this.
-        return "Redactor()"
-
-    def shown(self, text: str) -> str:
-        """Return the beginning of a text: no secret, nothing unprintable."""
-        # Cut only after the key is out, lest a part of it stays; and before the rest, lest a long text takes long.
-        text = text.replace(self._secret, "[API key]")[: 16 * _EXCERPT_LENGTH]
-        text = _QUERY.sub("?[hidden]", text)
-        text = "".join(char if char.isprintable() else " " for char in text[: _EXCERPT_LENGTH + 1])
-        return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"
-
-
-def read_job(reply: Reply, *, redactor: Redactor, asked_for: int | None = None) -> InferenceJob:
+def read_job(
+    reply: Reply, *, key: ApiKey, utc_now: Callable[[], datetime], asked_for: int | None = None
+) -> InferenceJob:
     """Return the job that an answer describes.
 
     Args:
         reply: the answer to a submission or to a status request.
-        redactor: what errors may show of the answer.
+        key: what errors must not show of the answer.
+        utc_now: tells the time, for a ``Retry-After`` that names a date.
         asked_for: the id that the answer must be about, None when any will do.
 
     Raises:
@@ -75,61 +63,91 @@ def read_job(reply: Reply, *, redactor: Redactor, asked_for: int | None = None) 
     if reply.status_code not in _OK:
         raise StatusError.of(
             status_code=reply.status_code,
-            message=redactor.shown(_message(reply.body)),
+            message=key.shown(_message(reply)),
             method=reply.method,
             path=reply.path,
-            retry_after=_retry_after(reply.headers),
+            retry_after=retry_after(reply.headers, utc_now),
         )
-    data: object = None
+    job, fault = _job(reply, asked_for)
+    if job is not None:
+        return job
+    # Raised here, where no local variable and no exception on the way holds the body.
+    salvaged = salvaged_id(reply.body)
+    raise InvalidResponse(
+        method=reply.method,
+        path=reply.path,
+        fault=key.shown(fault),
+        excerpt=key.shown(_text(reply.body)),
+        inference_job_id=salvaged if asked_for in {None, salvaged} else None,
+    )
+
+
+def _job(reply: Reply, asked_for: int | None) -> tuple[InferenceJob | None, str]:
+    if reply.fault is not None:
+        return None, reply.fault
     try:
-        data = decode_json(reply.body)
-        job = structure(InferenceJob, data)
-        _check_id(job.inference_job_id, asked_for)
+        job = structure(InferenceJob, decode_json(reply.body))
     except ValueError as error:
-        salvaged = _salvaged_id(data, reply.body)
-        raise InvalidResponse(
-            method=reply.method,
-            path=reply.path,
-            fault=redactor.shown(str(error)),
-            excerpt=redactor.shown(_text(reply.body)),
-            inference_job_id=salvaged if asked_for in {None, salvaged} else None,
-        ) from None
-    return job
-
-
-def _check_id(job_id: int, asked_for: int | None) -> None:
+        return None, str(error)
+    job_id = job.inference_job_id
     if job_id < 1:
-        raise ValueError(f"inferenceJobId is {job_id}, and ids begin at 1")
+        return None, f"inferenceJobId is {job_id}, and ids begin at 1"
     if asked_for not in {None, job_id}:
-        raise ValueError(f"inferenceJobId is {job_id}, and {asked_for} was asked for")
-
-
-def _salvaged_id(data: object, body: bytes) -> int | None:
-    """Return the id that stands whole in a damaged answer: that job exists, and was paid for."""
-    if isinstance(data, dict):
-        job_id = cast("dict[str, object]", data).get("inferenceJobId")
-        return job_id if type(job_id) is int and job_id >= 1 else None
-    match = _JOB_ID.match(body)
-    return int(match[1]) if match else None
+        return None, f"inferenceJobId is {job_id}, and {asked_for} was asked for"
+    return job, ""
 
 
 def _text(body: bytes) -> str:
     return body.decode(errors="replace")
 
 
-def _message(body: bytes) -> str:
+def _message(reply: Reply) -> str:
     """Return the ``message`` of an error's body, or what plain text stands there instead."""
+    if reply.status_code in _REDIRECTS and (location := reply.headers.get("location")):
+        return f"it redirects to {_origin(location)}, which is not followed"
     try:
-        message = json.loads(body)["message"]
+        message = json.loads(reply.body)["message"]
     except (ValueError, RecursionError, LookupError, TypeError):
-        text = _text(body).strip()
+        text = _text(reply.body).strip()
         return "" if text.startswith(("<", "{", "[")) else text
     return message if isinstance(message, str) else ""
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def _origin(location: str) -> str:
+    # No more of it than that: what follows may be signed, what stands before a password.
     try:
-        seconds = float(headers.get("retry-after", ""))
+        url = urlsplit(location)
     except ValueError:
+        return "something that is no URL"
+    return f"{url.scheme}://{url.hostname}" if url.scheme else url.hostname or "another path"
+
+
+def retry_after(headers: Mapping[str, str], utc_now: Callable[[], datetime]) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks for, None if there is none that makes sense.
+
+    A date that has passed is 0. Dates are compared with the server's own ``Date``, lest a clock that is wrong
+    makes a second an hour.
+
+    Args:
+        headers: those of the answer.
+        utc_now: tells the time, for an answer without a ``Date``.
+    """
+    text = headers.get("retry-after", "").strip()
+    if not text:
         return None
-    return seconds if 0 <= seconds < math.inf else None
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    at = _date(text)
+    if at is None:
+        return None
+    now = _date(headers.get("date", "")) or utc_now()
+    seconds = (at - now).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from annolab_async._records import JobState
 
-__all__ = ["Backoff", "FixedInterval", "Pacer", "PollPlanner", "PollSchedule"]
+__all__ = ["Backoff", "FixedInterval", "PollPlanner", "PollSchedule"]
 
 
 class PollPlanner(Protocol):
@@ -58,8 +58,12 @@ class PollPlanner(Protocol):
         """Take note of the answer to a poll that was sent at ``asked_at``; a terminal state forgets the job."""
         ...
 
-    def failed(self, job_id: int, retry_at: float) -> None:
-        """Take note that a poll was not answered, and that the job is not to be asked for before ``retry_at``."""
+    def failed(self, job_id: int, now: float, retry_at: float | None) -> None:
+        """Take note that a poll was not answered.
+
+        The job is asked for again at ``retry_at``; if that is None, when it would have been had it been answered, so
+        that a service that is down gets no more polls than usual.
+        """
         ...
 
 
@@ -188,40 +192,8 @@ class _GapPlanner:
             polls = self._polls[job_id] = self._polls[job_id] + 1
             self._put(job_id, now + self._gap(polls))
 
-    def failed(self, job_id: int, retry_at: float) -> None:
+    def failed(self, job_id: int, now: float, retry_at: float | None) -> None:
+        if retry_at is None:
+            polls = self._polls[job_id] = self._polls[job_id] + 1
+            retry_at = now + self._gap(polls)
         self._put(job_id, retry_at)
-
-
-class Pacer:
-    """Keeps polls to a number a second, however many tasks send them: the generic cell rate algorithm.
-
-    Over any stretch of ``t`` seconds it lets at most ``max_per_second * (t + 0.05) + 1`` polls go; the small
-    allowance makes up for timers that ring late.
-
-    Args:
-        max_per_second: polls a second, None for no limit.
-
-    Raises:
-        ValueError: ``max_per_second`` is not a positive, finite number.
-    """
-
-    _LATENESS = 0.05
-
-    def __init__(self, max_per_second: float | None) -> None:
-        if max_per_second is not None and not 0 < max_per_second < math.inf:
-            raise ValueError(f"max_polls_per_second is {max_per_second}, not a positive number")
-        self._interval = 1 / max_per_second if max_per_second else 0.0
-        self._arrival = -math.inf
-
-    def free_at(self) -> float:
-        """Return the earliest time at which the next poll may go."""
-        return self._arrival - self._LATENESS
-
-    def hold(self, until: float) -> None:
-        """Let no poll go before a time."""
-        self._arrival = max(self._arrival, until + self._LATENESS)
-
-    def take(self, now: float) -> None:
-        """Take note that a poll goes now."""
-        if self._interval:
-            self._arrival = max(self._arrival, now) + self._interval

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Final
 from attrs import define
 
 from annolab_async._records import JobState, Outcome, Transition
+from annolab_async._retry import is_overload
 from annolab_async.errors import (
     AuthenticationError,
+    InvalidResponse,
     JobLost,
     JobNotFound,
     NotFound,
     PermissionDenied,
     RateLimited,
+    RequestNotSent,
     StatusError,
     WaitTimeout,
 )
@@ -25,9 +28,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from random import Random
 
+    from annolab_async._limits import Pacer
     from annolab_async._records import InferenceJob, StatusReply
-    from annolab_async._retry import RetryPolicy
-    from annolab_async._schedule import Pacer, PollPlanner
+    from annolab_async._retry import RetryBudget, RetryPolicy
+    from annolab_async._schedule import PollPlanner
     from annolab_async.errors import AnnoLabError
 
 __all__ = ["WatchState", "Watched"]
@@ -39,8 +43,6 @@ _JOBS_THAT_PROVE_A_BAD_KEY: Final = 10
 # to every server behind a load balancer yet.
 _DENIALS_BELIEVED: Final = 3
 _SECONDS_UNTIL_KNOWN: Final = 5.0
-# The longest that a server's wish to be left alone is granted, in seconds.
-_LONGEST_HOLD: Final = 3600.0
 # Timers may ring a hair before their time; asking again for a wait of a nanosecond would be a busy loop.
 _EARLY_RING: Final = 1e-6
 
@@ -60,6 +62,8 @@ class Watched:
     failing_since: float = 0.0
     failures: int = 0
     denials: int = 0
+    is_repeat: bool = False
+    was_answered_wrongly: bool = False
 
     @property
     def job(self) -> InferenceJob | None:
@@ -79,6 +83,7 @@ class WatchState:
         planner: decides which job is next.
         pacer: bounds the polls of all jobs together.
         retry: how long to wait after a failed poll.
+        budget: how many polls may be repeated before their time.
         random: where jitter comes from.
         failure_budget: seconds for which polls of a job may keep failing before it is LOST.
         keep_open: whether more jobs may come when none is left, as in a service.
@@ -91,6 +96,7 @@ class WatchState:
         planner: PollPlanner,
         pacer: Pacer,
         retry: RetryPolicy,
+        budget: RetryBudget,
         random: Random,
         failure_budget: float,
         keep_open: bool,
@@ -99,6 +105,7 @@ class WatchState:
         self._planner = planner
         self._pacer = pacer
         self._retry = retry
+        self._budget = budget
         self._random = random
         self._failure_budget = failure_budget
         self._keep_open = keep_open
@@ -161,6 +168,11 @@ class WatchState:
         due = self._planner.due_at()
         return None if due is None else max(due, self._pacer.free_at())
 
+    def is_due(self, now: float) -> bool:
+        """Return whether a poll may go now."""
+        due_at = self.due_at()
+        return due_at is not None and due_at <= now + _EARLY_RING
+
     def pick(self, now: float) -> Watched | None:
         """Return the job to ask for now, None if none is due."""
         soon = now + _EARLY_RING
@@ -170,6 +182,8 @@ class WatchState:
         watched = self._watched[job_id]
         watched.asked_at = now
         watched.polls += 1
+        if not watched.is_repeat:
+            self._budget.earn()
         return watched
 
     def answered(self, watched: Watched, now: float, reply: StatusReply) -> Transition | None:
@@ -181,6 +195,7 @@ class WatchState:
         watched.reply = reply
         watched.seen_at = watched.asked_at
         watched.failures = watched.denials = 0
+        watched.is_repeat = watched.was_answered_wrongly = False
         self._has_answered = True
         self._refused.clear()
         self._refusals = 0
@@ -206,27 +221,35 @@ class WatchState:
         """
         if self._watched.get(watched.job_id) is not watched:
             return None
-        if isinstance(error, StatusError) and error.retry_after:
-            # The server wants to be left alone: by all, not just about this job.
-            self._pacer.hold(now + min(error.retry_after, _LONGEST_HOLD))
         if isinstance(error, RateLimited):
-            # Asking too often is no job's fault, and costs it nothing.
-            wait = self._retry.delay(watched.failures + 1, self._random, error)
-            self._planner.failed(watched.job_id, now + wait)
+            # Asking too often is no job's fault, and costs it nothing. The client sees to it that all ask less.
+            self._put_back(watched, now, error)
             return None
         if watched.failures == 0:
             watched.failing_since = watched.asked_at
         watched.failures += 1
         is_denial = isinstance(error, AuthenticationError | PermissionDenied | NotFound)
         watched.denials = watched.denials + 1 if is_denial else 0
-        if self._is_refused_to_all(watched.job_id, error):
+        watched.was_answered_wrongly = isinstance(error, InvalidResponse)
+        if self._is_refused_to_all(watched.job_id, error) or self._can_never_be_sent(error):
             raise error
         loss = self._loss(watched, now, error)
         if loss is None:
-            wait = self._retry.delay(watched.failures, self._random, error)
-            self._planner.failed(watched.job_id, now + wait)
+            self._put_back(watched, now, error)
             return None
         return self._end(watched, now, Outcome.LOST, loss)
+
+    def _put_back(self, watched: Watched, now: float, error: AnnoLabError) -> None:
+        # Where the server names a time, the whole client waits for it, and nobody comes sooner.
+        is_told_when = isinstance(error, StatusError) and is_overload(error)
+        watched.is_repeat = not is_told_when and self._budget.spend()
+        retry_at = None
+        if watched.is_repeat:
+            retry_at = now + self._retry.delay(watched.failures, self._random)
+        self._planner.failed(watched.job_id, now, retry_at)
+
+    def _can_never_be_sent(self, error: AnnoLabError) -> bool:
+        return isinstance(error, RequestNotSent) and error.is_final and not self._has_answered
 
     def _is_refused_to_all(self, job_id: int, error: AnnoLabError) -> bool:
         if not isinstance(error, AuthenticationError | PermissionDenied):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime
@@ -22,17 +23,18 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from annolab_async._alarm import Alarm
 from annolab_async._delivery import Delivery
+from annolab_async._limits import Pacer
 from annolab_async._predictive import Predictive
-from annolab_async._records import InferenceJob, WatchStats, is_seconds, job_id_of
-from annolab_async._schedule import Pacer
+from annolab_async._records import InferenceJob, WatchStats, is_positive, job_id_of
 from annolab_async._watch_state import WatchState
-from annolab_async.errors import AnnoLabError, JobLost, NotOpen
+from annolab_async.errors import AnnoLabError, InvalidResponse, JobLost, NotOpen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
 
+    from annolab_async._limits import Turnstile
     from annolab_async._records import StatusReply, Transition
-    from annolab_async._retry import RetryPolicy
+    from annolab_async._retry import RetryBudget, RetryPolicy
     from annolab_async._schedule import PollSchedule
     from annolab_async._watch_state import Watched
 
@@ -40,6 +42,7 @@ __all__ = ["InferenceWatcher", "StatusSource", "WatchOptions"]
 
 _log: Final = logging.getLogger(__name__)
 _BETWEEN_CHECKPOINTS: Final = 64
+_SECONDS_BETWEEN_WARNINGS: Final = 60.0
 
 
 class StatusSource(Protocol):
@@ -50,7 +53,19 @@ class StatusSource(Protocol):
         """How long to wait after a poll that failed."""
         ...
 
-    async def poll_status(self, job_id: int, previous: StatusReply | None = None) -> StatusReply:
+    @property
+    def budget(self) -> RetryBudget:
+        """How many polls that failed may be repeated before their time."""
+        ...
+
+    @property
+    def turns(self) -> Turnstile:
+        """Where each poll waits for its turn among all requests of the client."""
+        ...
+
+    async def poll_status(
+        self, job_id: int, previous: StatusReply | None = None, *, may_go_back: bool = False
+    ) -> StatusReply:
         """Ask for a job's state; return ``previous`` itself if it is the same.
 
         It must give way to other tasks, as everything does that waits for a network.
@@ -115,7 +130,11 @@ class InferenceWatcher(AsyncContextManagerMixin):
             raise ValueError(
                 f"max_concurrent_polls is {max_concurrent_polls}, not an integer from 1 up"
             )
-        if failure_budget != 0 and not is_seconds(failure_budget):
+        if max_polls_per_second is not None and not is_positive(max_polls_per_second):
+            raise ValueError(
+                f"max_polls_per_second is {max_polls_per_second}, not a positive number"
+            )
+        if failure_budget != 0 and not is_positive(failure_budget):
             raise ValueError(f"failure_budget is {failure_budget}, not a number of seconds")
         random = Random()
         self._client = client
@@ -123,6 +142,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
             planner=(schedule or Predictive()).planner(random),
             pacer=Pacer(max_polls_per_second),
             retry=client.retry,
+            budget=client.budget,
             random=random,
             failure_budget=failure_budget,
             keep_open=keep_open,
@@ -146,6 +166,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         self._polls = 0
         self._in_flight = 0
         self._handed_out = 0
+        self._quiet_until = -math.inf  # after a warning, for a while
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -328,6 +349,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
                     await self._poll(watched)
                 finally:
                     self._in_flight -= 1
+                    self._client.turns.leave()
                 if self._next_poll.is_awaited:
                     self._next_poll.bring_forward(self._state.due_at())
         except Exception as error:  # noqa: BLE001  # raised from iteration and wait(), to everyone
@@ -336,24 +358,47 @@ class InferenceWatcher(AsyncContextManagerMixin):
             self._delivery.let_all_go()
 
     async def _next_due(self) -> Watched:
-        if not self._turn.locked() and (watched := self._state.pick(current_time())) is not None:
+        """Wait until a job is due and may be asked for; return it, its request being let through the turnstile."""
+        turns = self._client.turns
+        now = current_time()
+        if (
+            not self._turn.locked()
+            and turns.is_free(now)
+            and (watched := self._state.pick(now)) is not None
+        ):
+            turns.enter_nowait(now)
             return watched
         # One task at a time waits for the next job to fall due, the others for their turn to do so.
         async with self._turn:
-            while (watched := self._state.pick(current_time())) is None:
-                await self._next_poll.sleep(self._state.due_at())
-            return watched
+            while True:
+                while not self._state.is_due(current_time()):
+                    await self._next_poll.sleep(self._state.due_at())
+                await turns.enter("poll")
+                # Only now, since in the meantime another may have become the one to ask for, or none.
+                if (watched := self._state.pick(current_time())) is not None:
+                    return watched
+                turns.leave()
+                await checkpoint()
 
     async def _poll(self, watched: Watched) -> None:
         try:
-            reply = await self._client.poll_status(watched.job_id, watched.reply)
+            reply = await self._client.poll_status(
+                watched.job_id, watched.reply, may_go_back=watched.was_answered_wrongly
+            )
         except NotOpen:
             raise
         except AnnoLabError as error:
-            _log.debug("Poll of job %d failed: %s", watched.job_id, error)
+            self._log_failure(watched, error)
             self._publish(self._state.failed(watched, current_time(), error))
         else:
             self._publish(self._state.answered(watched, current_time(), reply))
+
+    def _log_failure(self, watched: Watched, error: AnnoLabError) -> None:
+        level = logging.DEBUG
+        if isinstance(error, InvalidResponse) and current_time() >= self._quiet_until:
+            level = logging.WARNING
+            self._quiet_until = current_time() + _SECONDS_BETWEEN_WARNINGS
+        _log.log(level, "Poll of job %d failed: %s", watched.job_id, error)
 
     async def _end_overdue_jobs(self) -> None:
         while True:
@@ -379,6 +424,6 @@ def _flat(
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not is_seconds(timeout):
+    if timeout is not None and not is_positive(timeout):
         raise ValueError(f"job_timeout is {timeout}, not a positive number of seconds")
     return timeout

@@ -7,6 +7,7 @@ AnnoLabError
 ├── RequestNotSent              provably never reached the server: safe to send again
 ├── NoResponse                  a read that was sent, and whose answer never came whole
 ├── SubmissionUnknown           a submission whose answer is lost: the batch may or may not exist
+│   └── JobIdLost               because it is damaged, and the job's id with it (also an InvalidResponse)
 ├── StatusError                 the server answered with a status that is not a success
 │   ├── AuthenticationError     401
 │   ├── PermissionDenied        403
@@ -38,6 +39,7 @@ __all__ = [
     "ConfigurationError",
     "InvalidRequest",
     "InvalidResponse",
+    "JobIdLost",
     "JobLost",
     "JobNotFound",
     "NoResponse",
@@ -97,15 +99,23 @@ class RequestNotSent(AnnoLabError):
     Attributes:
         method, path: the request.
         cause: what the transport reported.
+        is_final: whether sending it again cannot help before something is mended, such as a certificate.
     """
 
-    def __init__(self, *, method: str, path: str, cause: BaseException) -> None:
+    def __init__(
+        self, *, method: str, path: str, cause: BaseException, is_final: bool = False
+    ) -> None:
         self.method = method
         self.path = path
         self.cause = cause
+        self.is_final = is_final
         super().__init__(
-            f"{method} {path} was not sent ({_describe(cause)}). Nothing reached the server: "
-            "check the base URL and the network, then send it again."
+            f"{method} {path} was not sent ({_describe(cause)}). Nothing reached the server: check "
+            + (
+                "the base URL, its certificate and the proxy settings: sending it again will not help."
+                if is_final
+                else "the base URL and the network, then send it again."
+            )
         )
 
 
@@ -140,10 +150,12 @@ class SubmissionUnknown(AnnoLabError):
     def __init__(self, *, request: InferenceRequest, cause: BaseException) -> None:
         self.request = request
         self.cause = cause
-        super().__init__(
+        # Not super(): in JobIdLost the next class in line is InvalidResponse.
+        AnnoLabError.__init__(
+            self,
             f"The batch of {len(request.source_ids)} sources was sent, but its answer is lost: {_describe(cause)} "
             "The job may or may not exist, and sending it again may pay for it twice. "
-            f"Look for new predictions in the output layer {request.output_layer_identifier!r} first."
+            f"Look for new predictions in the output layer {request.output_layer_identifier!r} first.",
         )
 
 
@@ -227,7 +239,7 @@ class InvalidRequest(StatusError):
 class RateLimited(StatusError):
     """429: too many requests; ``retry_after`` says how long to wait, when the server said so."""
 
-    _hint = "(Ask less often: max_polls_per_second bounds what a watcher asks.)"
+    _hint = "(Ask less often: rate_limit=RateLimit(...) bounds all that a client sends.)"
 
 
 class ServerError(StatusError):
@@ -273,11 +285,28 @@ class InvalidResponse(AnnoLabError):
         self.inference_job_id = inference_job_id
         text = f"{method} {path} was answered with something else than a job: {fault}. "
         if inference_job_id is not None:
-            text += f"The job exists, its id is {inference_job_id}. "
-        super().__init__(
-            f"{text}The body began: {excerpt!r}. (Is the base URL that of AnnoLab, with no proxy or sign-in page "
-            "in between?)"
-        )
+            text += f"The job exists, its id is {inference_job_id}: watch it by that. "
+        hint = " (Is the base URL that of AnnoLab, with no proxy or sign-in page in between?)"
+        text += f"The body began: {excerpt!r}." if excerpt else ""
+        super().__init__((text + (hint if inference_job_id is None else "")).rstrip())
+
+
+class JobIdLost(SubmissionUnknown, InvalidResponse):
+    """The server reported a batch as taken, but in an answer from which the job's id cannot be told.
+
+    Both a :class:`SubmissionUnknown`, since nothing may be sent again, and the :class:`InvalidResponse` that came.
+    """
+
+    @classmethod
+    def because(cls, *, request: InferenceRequest, cause: InvalidResponse) -> Self:
+        """Return what becomes of a submission that was answered so."""
+        error = cls(request=request, cause=cause)
+        error.method = cause.method
+        error.path = cause.path
+        error.fault = cause.fault
+        error.excerpt = cause.excerpt
+        error.inference_job_id = None
+        return error
 
 
 class WaitTimeout(AnnoLabError):

@@ -25,7 +25,9 @@ from annolab_async import (
     Predictive,
     RetryPolicy,
 )
+from annolab_async._limits import Throttle, Turnstile
 from annolab_async._records import StatusReply
+from annolab_async._retry import RetryBudget
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -120,9 +122,17 @@ class InMemory:
 
     def __init__(self) -> None:
         self.retry = RetryPolicy()
+        self.budget = RetryBudget()
+        self.turns = Turnstile(10_000, Throttle())
         self.jobs_seen = 0
 
-    async def poll_status(self, job_id: int, previous: StatusReply | None = None) -> StatusReply:
+    async def poll_status(
+        self,
+        job_id: int,
+        previous: StatusReply | None = None,
+        *,
+        may_go_back: bool = False,  # noqa: ARG002  # the Protocol's
+    ) -> StatusReply:
         """Return the same answer again; the first time, one decoded from bytes as a real one is."""
         await checkpoint()  # as a real request would
         if previous is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from annolab_async import JobState
-from annolab_async._schedule import Pacer
+from annolab_async._limits import Pacer
 
 if TYPE_CHECKING:
     from annolab_async import PollPlanner, PollSchedule
@@ -163,8 +163,8 @@ class _OraclePlanner:
         if not state.is_terminal:
             self._put(job_id, asked_at + self._min_gap)
 
-    def failed(self, job_id: int, retry_at: float) -> None:
-        self._put(job_id, retry_at)
+    def failed(self, job_id: int, now: float, retry_at: float | None) -> None:
+        self._put(job_id, now if retry_at is None else retry_at)
 
     def _put(self, job_id: int, due: float) -> None:
         heapq.heappush(self._heap, (due, job_id))

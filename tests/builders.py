@@ -32,9 +32,9 @@ json_values: Final[st.SearchStrategy[Any]] = st.recursive(
 
 jobs: Final = st.builds(
     InferenceJob,
-    inference_job_id=st.integers(min_value=1),
+    inference_job_id=st.integers(1, 2**63 - 1),
     status=st.sampled_from(["Queued", "Finished", "ERRORED"]) | st.text(),
-    source_ids=st.lists(st.integers(min_value=1), max_size=5).map(tuple),
+    source_ids=st.lists(st.integers(1, 2**63 - 1), max_size=5).map(tuple),
     project_id=st.none() | st.integers(),
     project_name=st.none() | st.text(),
     output_layer_id=st.none() | st.integers(),

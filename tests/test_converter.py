@@ -125,7 +125,7 @@ def test_the_error_does_not_hold_the_data() -> None:
     with pytest.raises(ValueError, match="status") as caught:
         structure(InferenceJob, WIRE | {"status": None})
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 def test_what_is_not_known_is_not_written() -> None:

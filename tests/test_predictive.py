@@ -171,7 +171,7 @@ def test_a_job_of_which_nothing_is_known_is_due_at_once_after_a_failure_too() ->
     planner = planner_of(LEAN)
     planner.add(1, 0.0, None)
     assert planner.pick(0.0) == 1
-    planner.failed(1, 0.25)
+    planner.failed(1, 0.0, 0.25)
     assert next_pick(planner) == (0.25, 1)
     planner.answered(1, 0.3, 0.25, QUEUED)
     due = planner.due_at()
@@ -222,7 +222,7 @@ def test_a_discarded_job_is_never_picked() -> None:
     planner.answered(2, 0.0, 0.0, QUEUED)
     planner.discard(2)  # waiting for its next poll
     assert planner.pick(0.0) == 3
-    planner.failed(3, 5.0)
+    planner.failed(3, 0.0, 5.0)
     planner.discard(3)  # waiting to be tried again
     planner.discard(77)  # not known
     assert planner.pick(0.0) == 4
@@ -239,7 +239,7 @@ def test_a_job_discarded_at_any_stage_can_be_added_again_and_begins_anew(stage: 
     if stage == "answered":
         planner.answered(1, 1.0, 1.0, RUNNING)
     if stage == "failed":
-        planner.failed(1, 2.0)
+        planner.failed(1, 1.0, 2.0)
     planner.discard(1)
     planner.add(1, 4.0, QUEUED)
     assert next_pick(planner, 4.0) == (5.0, 1)
@@ -250,20 +250,47 @@ def test_a_retry_time_of_before_does_not_bind_a_job_added_again() -> None:
     planner = planner_of()
     planner.add(1, 0.0, None)
     planner.pick(0.0)
-    planner.failed(1, 9.0)
+    planner.failed(1, 0.0, 9.0)
     planner.discard(1)
     planner.add(1, 1.0, None)
     assert planner.pick(1.0) == 1
-    planner.failed(1, 20.0)
+    planner.failed(1, 1.0, 20.0)
     assert planner.pick(9.0) is None  # when the first retry time has come
     assert planner.pick(20.0) == 1
+
+
+def test_a_failed_job_that_is_not_to_be_repeated_keeps_its_rhythm() -> None:
+    planner = planner_of()
+    planner.add(1, 0.0, None)
+    planner.pick(0.0)
+    planner.answered(1, 0.0, 0.0, QUEUED)
+    gap, _ = next_pick(planner)
+    at = gap
+    for _ in range(5):
+        planner.failed(1, at, None)
+        before, (at, _) = at, next_pick(planner)
+        assert at - before == pytest.approx(max(gap, 1.0))
+
+
+def test_a_job_that_was_never_answered_for_is_asked_for_at_gaps_that_double() -> None:
+    planner = planner_of()
+    planner.add(1, 0.0, None)
+    at, times = 0.0, list[float]()
+    planner.pick(at)
+    for _ in range(9):
+        planner.failed(1, at, None)
+        at, _ = next_pick(planner)
+        times.append(at)
+    gaps = [after - before for before, after in pairwise(times)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 60
 
 
 def test_a_failed_job_is_not_asked_for_before_its_time() -> None:
     planner = planner_of()
     planner.add(1, 0.0, QUEUED)
     now, _ = next_pick(planner)
-    planner.failed(1, now + 2.5)
+    planner.failed(1, now, now + 2.5)
     assert planner.due_at() == now + 2.5
     assert planner.pick(now + 2.4) is None
     assert planner.pick(now + 2.5) == 1
@@ -573,7 +600,7 @@ def test_the_contract_holds_in_any_history(seed: int) -> None:
             asked_at = in_flight.pop(answered)
             if random.random() < 0.2:
                 retry_at[answered] = now + random.choice([0.0, 3.0, 50.0])
-                planner.failed(answered, retry_at[answered])
+                planner.failed(answered, now, retry_at[answered])
             else:
                 state = random.choice([*JobState])
                 planner.answered(answered, now, asked_at, state)

@@ -10,33 +10,38 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from annolab_async import AnnoLabError, InferenceJob, InvalidResponse, NotFound, StatusError
-from annolab_async._replies import Redactor, read_job
-from tests.builders import KEY, json_values, make_job, make_reply, unhurried
+from annolab_async._replies import read_job
+from annolab_async._secret import ApiKey
+from tests.builders import KEY, NOW, json_values, make_job, make_reply, unhurried
 
 GOOD = make_job(7).to_json()
 
 
 def status_error(body: bytes | str, status_code: int = 500, **headers: str) -> StatusError:
     with pytest.raises(StatusError) as caught:
-        read_job(make_reply(body, status_code, **headers), redactor=Redactor(KEY))
+        read_job(make_reply(body, status_code, **headers), key=ApiKey(KEY), utc_now=lambda: NOW)
     return caught.value
 
 
 def invalid(body: bytes | str, asked_for: int | None = None) -> InvalidResponse:
     with pytest.raises(InvalidResponse) as caught:
-        read_job(make_reply(body), redactor=Redactor(KEY), asked_for=asked_for)
+        read_job(make_reply(body), key=ApiKey(KEY), utc_now=lambda: NOW, asked_for=asked_for)
     return caught.value
 
 
 @pytest.mark.parametrize("status_code", [200, 201, 202, 299])
 def test_a_success_with_a_job_is_the_job(status_code: int) -> None:
-    assert read_job(make_reply(GOOD, status_code), redactor=Redactor(KEY)) == make_job(7)
+    assert read_job(
+        make_reply(GOOD, status_code), key=ApiKey(KEY), utc_now=lambda: NOW
+    ) == make_job(7)
 
 
 def test_a_job_that_was_asked_for_is_the_job() -> None:
-    assert read_job(make_reply(GOOD), redactor=Redactor(KEY), asked_for=7) == make_job(7)
     assert read_job(
-        make_reply(make_job(1).to_json()), redactor=Redactor(KEY), asked_for=1
+        make_reply(GOOD), key=ApiKey(KEY), utc_now=lambda: NOW, asked_for=7
+    ) == make_job(7)
+    assert read_job(
+        make_reply(make_job(1).to_json()), key=ApiKey(KEY), utc_now=lambda: NOW, asked_for=1
     ) == make_job(1)
 
 
@@ -108,11 +113,30 @@ def test_a_long_message_is_cut() -> None:
         ("", None),
         ("soon", None),
         ("7 s", None),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("1_000", None),
+        ("\u0663", None),
+        ("9" * 400, None),
+        ("1000000000", 1e9),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Thu, 02 Jan 2025 03:04:35 GMT", 30.0),
+        ("Thursday, 02-Jan-25 03:04:35 GMT", 30.0),
+        ("Thu Jan  2 03:04:35 2025", 30.0),
+        ("Thu, 02 Jan 2025 03:04:35 -0000", 30.0),
+        ("Thu, 99 Jan 2025 03:04:35 GMT", None),
     ],
 )
-def test_retry_after_is_a_number_of_seconds_or_nothing(value: str, seconds: float | None) -> None:
+def test_retry_after_is_seconds_or_a_date_or_nothing(value: str, seconds: float | None) -> None:
     assert status_error("", 429, retry_after=value).retry_after == seconds
+
+
+def test_a_date_to_wait_for_is_compared_with_the_servers_own_clock() -> None:
+    error = status_error(
+        "",
+        503,
+        retry_after="Wed, 21 Oct 2015 07:28:00 GMT",
+        date="Wed, 21 Oct 2015 07:27:50 GMT",
+    )
+    assert error.retry_after == 10
 
 
 def test_without_a_header_there_is_no_retry_after() -> None:
@@ -240,7 +264,7 @@ def test_no_invalid_response_shows_a_secret(text: str) -> None:
 
 
 def test_what_is_left_of_a_redacted_text_says_what_was_there() -> None:
-    assert Redactor(KEY).shown(f"{ECHO} for {LINK} today") == (
+    assert ApiKey(KEY).shown(f"{ECHO} for {LINK} today") == (
         "Authorization: Api-Key [API key] for https://files.example.org/out.zip?[hidden] today"
     )
 
@@ -272,7 +296,7 @@ def test_a_hostile_message_does_not_hold_the_event_loop_up() -> None:
 
 def job_or_error(body: bytes | str) -> InferenceJob | InvalidResponse:
     try:
-        return read_job(make_reply(body), redactor=Redactor(KEY))
+        return read_job(make_reply(body), key=ApiKey(KEY), utc_now=lambda: NOW)
     except InvalidResponse as error:
         return error
 

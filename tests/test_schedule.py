@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from annolab_async import Backoff, FixedInterval, JobState
-from annolab_async._schedule import Pacer
+from annolab_async._limits import Pacer
 from tests.builders import unhurried
 
 if TYPE_CHECKING:
@@ -191,17 +191,27 @@ def test_a_discarded_job_can_be_added_again_and_begins_anew() -> None:
 def test_a_failed_job_is_not_asked_for_before_its_time() -> None:
     planner = planner_of(FixedInterval(10), 1)
     planner.pick(0.0)
-    planner.failed(1, 2.5)
+    planner.failed(1, 0.0, 2.5)
     assert planner.due_at() == 2.5
     assert planner.pick(2.4) is None
     assert planner.pick(2.5) == 1
+
+
+def test_a_failed_job_that_is_not_to_be_repeated_is_asked_for_as_though_it_were_answered() -> None:
+    planner = planner_of(Backoff(first=1, factor=2, cap=10, jitter=0), 1)
+    now = 0.0
+    for gap in (1, 2, 4, 8, 10):
+        assert planner.pick(now) == 1
+        planner.failed(1, now, None)
+        assert planner.due_at() == now + gap
+        now += gap
 
 
 def test_a_failure_does_not_lengthen_the_gap_after_the_next_answer() -> None:
     planner = planner_of(Backoff(first=1, factor=2, cap=10, jitter=0), 1)
     for retry_at in (1.0, 2.0, 3.0):
         planner.pick(retry_at)
-        planner.failed(1, retry_at)
+        planner.failed(1, retry_at, retry_at)
     planner.pick(3.0)
     planner.answered(1, 3.0, 3.0, JobState.QUEUED)
     assert planner.due_at() == 4.0
@@ -289,7 +299,7 @@ class PlannerMachine(RuleBasedStateMachine):
     def fail(self, data: st.DataObject, seconds: int) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.in_flight)))
         self.in_flight.discard(job_id)
-        self.planner.failed(job_id, self.now + seconds)
+        self.planner.failed(job_id, self.now, self.now + seconds)
         self.place(job_id, self.now + seconds)
 
     @invariant()
@@ -301,12 +311,6 @@ def test_a_planner_behaves_like_a_list_searched_from_end_to_end() -> None:
     run_state_machine_as_test(
         PlannerMachine, settings=settings(unhurried, max_examples=60, stateful_step_count=40)
     )
-
-
-@pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf])
-def test_a_rate_is_a_positive_number(rate: float) -> None:
-    with pytest.raises(ValueError, match=f"max_polls_per_second is {rate}"):
-        Pacer(rate)
 
 
 def test_without_a_rate_any_number_of_polls_may_go_at_once() -> None:

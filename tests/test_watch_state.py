@@ -23,7 +23,8 @@ from annolab_async import (
     Transition,
     WaitTimeout,
 )
-from annolab_async._schedule import Pacer
+from annolab_async._limits import Pacer
+from annolab_async._retry import RetryBudget
 from annolab_async._watch_state import Watched, WatchState
 from tests.builders import NOW, make_job, make_status_error, make_status_reply
 
@@ -48,6 +49,7 @@ class Watch(WatchState):
             planner=FixedInterval(10).planner(Random(0)),
             pacer=Pacer(rate),
             retry=RetryPolicy(first=1, factor=1, cap=1),
+            budget=RetryBudget(),
             random=Random(0),
             failure_budget=budget,
             keep_open=keep_open,
@@ -281,10 +283,20 @@ def test_without_a_budget_the_first_failure_is_the_end() -> None:
     assert told(Watch(1, budget=0).hear(0, NO_RESPONSE)).outcome is Outcome.LOST
 
 
-def test_a_failed_poll_is_repeated_after_the_time_that_the_server_asked_for() -> None:
+@pytest.mark.parametrize("error", [make_status_error(429), make_status_error(503, retry_after=5)])
+def test_a_poll_that_came_too_many_is_not_repeated_before_its_time(error: AnnoLabError) -> None:
     state = Watch(1)
-    state.hear(0, make_status_error(429, retry_after=0.9), took=2)
-    assert 2.9 <= (state.due_at() or 0) <= 3
+    state.hear(0, error, took=2)
+    assert state.due_at() == 12, "the whole client slows down, and the job keeps its rhythm"
+
+
+def test_polls_are_repeated_before_their_time_only_as_far_as_the_budget_goes() -> None:
+    state = Watch(*range(1, 101))
+    for _ in range(100):
+        state.hear(0, NO_RESPONSE)
+    soon = sum(state.pick(1) is not None for _ in range(100))
+    assert 10 <= soon <= 20
+    assert sum(state.pick(10) is not None for _ in range(100)) == 100 - soon
 
 
 def test_401_for_all_jobs_is_raised_as_it_came() -> None:
@@ -328,17 +340,6 @@ def test_one_refusal_ends_no_service(status_code: int) -> None:
             state.hear(20, make_status_error(401))
     else:
         assert told(state.hear(20, make_status_error(403))).outcome is Outcome.LOST
-
-
-def test_a_server_that_wants_to_be_left_alone_is_left_alone_by_all() -> None:
-    state = Watch(1, 2, 3)
-    assert state.hear(0, make_status_error(429, retry_after=120)) is None
-    assert state.due_at() == 120
-    assert state.pick(119) is None
-    assert state.hear(120, make_status_error(503, retry_after=60)) is None
-    assert state.due_at() == 180
-    assert state.hear(180, make_status_error(429, retry_after=1e9)) is None
-    assert state.due_at() == 180 + 3600, "there is an end to patience"
 
 
 def test_being_asked_to_slow_down_costs_no_job_its_budget() -> None:

@@ -13,8 +13,9 @@ import pytest
 from attrs import define
 
 from annolab_async import Backoff, FixedInterval, InferenceJob, InferenceWatcher, Outcome, _watcher
+from annolab_async._limits import Throttle, Turnstile
 from annolab_async._records import StatusReply
-from annolab_async._retry import RetryPolicy
+from annolab_async._retry import RetryBudget, RetryPolicy
 from annolab_async.errors import JobLost, NotOpen, StatusError, WaitTimeout
 from tests.service import task_count
 from tests.virtual_time import run_virtually
@@ -64,6 +65,8 @@ class ScriptedSource:
 
     def __init__(self, random: Random, permits: int, rate: float | None) -> None:
         self.retry = RetryPolicy(first=random.choice([0.01, 0.5]), cap=random.choice([1, 30]))
+        self.budget = RetryBudget()
+        self.turns = Turnstile(random.choice([1, 4, 100]), Throttle())
         self.watches: dict[int, Watch] = {}
         self.faults: list[str] = []
         self.is_closed = self.is_left = False
@@ -73,7 +76,13 @@ class ScriptedSource:
         self._failing_share = random.choice([0, 0, 0.1, 0.5])
         self._ends: dict[int, float] = {}
 
-    async def poll_status(self, job_id: int, previous: StatusReply | None = None) -> StatusReply:
+    async def poll_status(
+        self,
+        job_id: int,
+        previous: StatusReply | None = None,
+        *,
+        may_go_back: bool = False,  # noqa: ARG002
+    ) -> StatusReply:
         watch = self.watches.get(job_id) or Watch(0)
         self._polls += 1
         self.in_flight += 1

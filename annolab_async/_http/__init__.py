@@ -9,9 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from annolab_async._http._session import HttpSession, TransportName, check_base_url, check_path
+from annolab_async._http._given import check_client, has_network
+from annolab_async._http._origins import check_base_url, check_path
+from annolab_async._http._session import HttpSession, TransportName
 
 if TYPE_CHECKING:
-    from annolab_async._http._session import HttpClient as HttpClient
+    from annolab_async._http._given import HttpClient as HttpClient
 
-__all__ = ["HttpSession", "TransportName", "check_base_url", "check_path"]
+__all__ = [
+    "HttpSession",
+    "TransportName",
+    "check_base_url",
+    "check_client",
+    "check_path",
+    "has_network",
+]

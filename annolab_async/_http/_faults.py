@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 from annolab_async.errors import NoResponse, RequestNotSent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from annolab_async._secret import ApiKey
     from annolab_async.errors import AnnoLabError
 
-__all__ = ["Progress", "error_of", "is_of_the_wire", "may_be_stale"]
+__all__ = ["Progress", "error_of", "is_of_the_wire", "may_be_stale", "scrubbed"]
 
 # By name, so that not all of the libraries need to be there. These are raised before the first byte of a request is
 # written: all but the last by httpx and httpx2, the last by aiohttp.
@@ -26,7 +29,22 @@ _BEFORE_SENDING: Final = frozenset({
 _IN_WRITING: Final = "LocalProtocolError"
 # The bases of everything that these libraries raise about a request.
 _OF_THE_WIRE: Final = frozenset({"RequestError", "InvalidURL", "ClientError", "OSError"})
-_OF_A_STALE_CONNECTION: Final = frozenset({"ReadError", "WriteError", "RemoteProtocolError"})
+_OF_A_STALE_CONNECTION: Final = frozenset({
+    "ReadError",
+    "WriteError",
+    "RemoteProtocolError",
+    "ServerDisconnectedError",
+    "ClientOSError",
+})
+# What no repetition mends.
+_FINAL: Final = frozenset({
+    "SSLCertVerificationError",
+    "ClientConnectorCertificateError",
+    "InvalidURL",
+    "UnsupportedProtocol",
+    "LocalProtocolError",
+    "ImportError",
+})
 
 
 class Progress:
@@ -34,13 +52,26 @@ class Progress:
 
     This outranks the name of what was raised: a transport that sends twice raises what its second try met, and a
     bad answer can raise what usually stands for a bad request.
+
+    Args:
+        is_traced: whether the transport surely tells. One of the caller's is believed to when it has told anything.
     """
 
-    def __init__(self) -> None:
-        self._has_told = False
+    def __init__(self, *, is_traced: bool = False) -> None:
+        self._has_told = is_traced
+        self._is_under_way = False
         self._has_begun = False
         self._is_written = False
         self._is_tunnelling = False
+
+    def begin(self) -> None:
+        """Take note that the request is handed to the transport."""
+        self._is_under_way = True
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether the server may have seen the request, whatever may have become of it since."""
+        return self._has_begun or (self._is_under_way and not self._has_told)
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
         """Take note of an event of httpcore's trace extension."""
@@ -73,8 +104,43 @@ def error_of(
         path: the request's path.
         progress: how far it had come, if that was traced.
     """
-    unsent = (progress or Progress()).proves_unsent(fault)
-    return (RequestNotSent if unsent else NoResponse)(method=method, path=path, cause=fault)
+    if (progress or Progress()).proves_unsent(fault):
+        is_final = any(not _names(link).isdisjoint(_FINAL) for link in _chain(fault))
+        return RequestNotSent(method=method, path=path, cause=fault, is_final=is_final)
+    return NoResponse(method=method, path=path, cause=fault)
+
+
+def scrubbed(fault: Exception, key: ApiKey) -> Exception:
+    """Return a failure that can be shown: without the request that it holds, and the frames that held it.
+
+    Tools that print the local variables of a traceback would show the key in those of the HTTP libraries.
+
+    Args:
+        fault: what was raised. It is changed in place, if it can be, with all that led to it.
+        key: what was sent with the request.
+    """
+    for link in _chain(fault):
+        link.__traceback__ = None
+        for name in ("_request", "_response"):  # of httpx and httpx2
+            if name in link.__dict__:
+                setattr(link, name, None)
+        link.args = tuple(key.hide(arg) if isinstance(arg, str) else arg for arg in link.args)
+    if hasattr(fault, "request_info"):  # of aiohttp: it holds the headers, and cannot be without
+        return ConnectionError(f"{type(fault).__name__}: {key.hide(str(fault))}")
+    return fault
+
+
+def _chain(fault: BaseException | None) -> Iterator[BaseException]:
+    """Yield a failure and all that led to it."""
+    seen: set[int] = set()
+    links = [fault]
+    while links:
+        link = links.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            links += [link.__cause__, link.__context__]
+            links += getattr(link, "exceptions", ())
 
 
 def is_of_the_wire(fault: Exception) -> bool:

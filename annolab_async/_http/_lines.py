@@ -13,45 +13,35 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import httpx
 from anyio import CancelScope
 
+from annolab_async._http._bodies import Body, NoBody, plain_length
+
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterable, Mapping
 
-    import aiohttp
     import yarl
 
-    from annolab_async._http._session import HttpClient
+    from annolab_async._http._given import HttpClient
 
-    Answer = tuple[int, Mapping[str, str], bytes]
+    # Status, headers, body, and what is wrong with the body if it did not come whole.
+    Answer = tuple[int, Mapping[str, str], bytes, str | None]
 
-__all__ = [
-    "PLAIN",
-    "AiohttpLines",
-    "ClientLines",
-    "Line",
-    "Lines",
-    "NativeLines",
-    "is_behind_proxy",
-]
+__all__ = ["AiohttpLines", "ClientLines", "Line", "Lines", "NativeLines", "is_behind_proxy"]
 
-# A status with 100,000 source ids is about 0.8 MB.
-_LARGEST_BODY: Final = 4 * 2**20
 # Servers and load balancers commonly keep an idle connection for 60 s.
 _KEEP_ALIVE_SECONDS: Final = 55.0
-_GOODBYE_SECONDS: Final = 1.0
-# An answer is smaller than what unpacking it costs.
-PLAIN: Final = {"Accept-Encoding": "identity"}
+_OK: Final = range(200, 300)
 
 
 class Line(Protocol):
     """A way to the server, for one read at a time."""
 
     async def read(self, path: str) -> Answer:
-        """Return the whole answer to a GET request; after an error or a cancellation the line is broken."""
+        """Return the answer to a GET request; after an error or a cancellation the line is broken."""
         ...
 
     async def aclose(self) -> None:
-        """Hang up."""
+        """Hang up, so that nobody is given what may still come on this connection."""
         ...
 
 
@@ -60,10 +50,6 @@ class Lines(Protocol):
 
     def open(self) -> Line:
         """Return a new line; it connects when it is first used."""
-        ...
-
-    async def aclose(self) -> None:
-        """Let go of what the lines share."""
         ...
 
 
@@ -88,7 +74,7 @@ class NativeLines:
         self, origin: str, headers: httpx.Headers, context: ssl.SSLContext, timeout: float
     ) -> None:
         self._origin = origin
-        self._headers = httpx.Headers({**headers, **PLAIN})
+        self._headers = headers
         self._context = context
         self._timeout = timeout
         self._limits = httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS)
@@ -100,7 +86,7 @@ class NativeLines:
             client = httpx.AsyncClient(
                 verify=self._context, limits=self._limits, timeout=self._timeout
             )
-            return _ClientLine(client, self._origin, self._headers, self._timeout, client.aclose)
+            return _OwnClientLine(client, self._origin, self._headers, self._timeout)
         transport = httpx.AsyncHTTPTransport(verify=self._context, limits=self._limits)
         # The deadline bounds everything; connecting has a timeout of its own, since httpx leaves a handshake that
         # is cancelled to the garbage collector.
@@ -111,9 +97,6 @@ class NativeLines:
             extensions={"timeout": {"connect": self._timeout}},
         )
         return _TransportLine(transport, request)
-
-    async def aclose(self) -> None:
-        """Nothing is shared but the TLS context."""
 
 
 class _TransportLine:
@@ -127,13 +110,9 @@ class _TransportLine:
         response = await self._transport.handle_async_request(self._request)
         stream: Any = response.stream
         try:
-            if "content-encoding" in response.headers:  # although "identity" was asked for
-                body = await _whole(response.aiter_bytes(), None)
-            else:
-                body = await _whole(stream, _length(response.headers))
+            return await _received(response.status_code, response.headers, stream)
         finally:
             await stream.aclose()
-        return response.status_code, response.headers, body
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -152,46 +131,49 @@ class ClientLines:
     def __init__(
         self, client: HttpClient, origin: str, headers: httpx.Headers, timeout: float
     ) -> None:
-        self._line = _ClientLine(client, origin, headers, timeout, _do_nothing)
+        self._parts = client, origin, headers, timeout
 
     def open(self) -> Line:
-        """Return the one line that there is: it takes any number of reads at once."""
-        return self._line
-
-    async def aclose(self) -> None:
-        """The caller closes what the caller made."""
+        """Return a new line; whose connection it gets is up to the client's pool."""
+        return _ClientLine(*self._parts)
 
 
 class _ClientLine:
     def __init__(
-        self,
-        client: HttpClient,
-        origin: str,
-        headers: httpx.Headers,
-        timeout: float,
-        close: Callable[[], Awaitable[None]],
+        self, client: HttpClient, origin: str, headers: httpx.Headers, timeout: float
     ) -> None:
         self._client: Any = client
         self._origin = origin
         self._headers = headers
         self._timeout = timeout
-        self._close = close
+        self._connection: Any = None  # on which the last answer came
 
     async def read(self, path: str) -> Answer:
+        self._connection = None
         # Built anew each time: a request once built does not follow the client's headers and cookies.
         request = self._client.build_request(
             "GET", self._origin + path, headers=self._headers, timeout=self._timeout
         )
         # Not following redirects, nor putting the client's auth in the place of the key.
-        response = await self._client.send(request, auth=None, follow_redirects=False)
-        return response.status_code, response.headers, response.content
+        response = await self._client.send(request, auth=None, follow_redirects=False, stream=True)
+        if response.http_version != "HTTP/2":  # over which others may have requests under way
+            self._connection = response.extensions.get("network_stream")
+        try:
+            if response.is_stream_consumed:  # by a hook of the client's, or it never was a stream
+                return response.status_code, response.headers, response.content, None
+            return await _received(response.status_code, response.headers, response.aiter_raw())
+        finally:
+            await response.aclose()
 
     async def aclose(self) -> None:
-        await self._close()
+        # The caller closes what the caller made: just this connection is taken out of use.
+        if self._connection is not None:
+            await self._connection.aclose()
 
 
-async def _do_nothing() -> None:
-    pass
+class _OwnClientLine(_ClientLine):
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
 
 class AiohttpLines:
@@ -204,85 +186,97 @@ class AiohttpLines:
     """
 
     def __init__(self, origin: str, headers: httpx.Headers, context: ssl.SSLContext) -> None:
-        import aiohttp  # noqa: PLC0415  # an extra
         from yarl import URL  # noqa: PLC0415  # aiohttp's own
 
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, ssl=context, keepalive_timeout=_KEEP_ALIVE_SECONDS
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={**headers, **PLAIN},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            trust_env=is_behind_proxy(),
-        )
-        self._line = _AiohttpLine(self._session, URL(origin))
+        self._origin = URL(origin)
+        self._headers = dict(headers)
+        self._context = context
+        self._is_behind_proxy = is_behind_proxy()
 
     def open(self) -> Line:
-        """Return the one line that there is: it takes any number of reads at once."""
-        return self._line
+        """Return a new line."""
+        import aiohttp  # noqa: PLC0415  # an extra
 
-    async def aclose(self) -> None:
-        """Close the session and with it all connections."""
-        await self._session.close()
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=1, ssl=self._context, keepalive_timeout=_KEEP_ALIVE_SECONDS
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            trust_env=self._is_behind_proxy,
+            auto_decompress=False,
+        )
+        # By itself it sends a read whose connection breaks once more, also on a fresh one: in an outage that would
+        # be twice as many. There is no public switch.
+        setattr(session, "_retry_connection", False)  # noqa: B010
+        return _AiohttpLine(session, self._origin)
 
 
 class _AiohttpLine:
-    def __init__(self, session: aiohttp.ClientSession, origin: yarl.URL) -> None:
+    def __init__(self, session: Any, origin: yarl.URL) -> None:
         self._session = session
         self._origin = origin
 
     async def read(self, path: str) -> Answer:
+        plain, _, query = path.partition("?")
         # Already encoded, and cheaper than parsing the whole.
-        url = self._origin.with_path(path, encoded=True)
+        url = self._origin.with_path(plain, encoded=True)
+        if query:
+            url = self._origin.join(type(url)(path, encoded=True))
         async with self._session.get(url, allow_redirects=False) as response:
-            length = response.content_length
-            is_plain = "Content-Encoding" not in response.headers
-            if is_plain and length is not None and length <= _LARGEST_BODY:
-                return response.status, response.headers, await response.read()
-            body = bytearray()
-            async for part in response.content.iter_any():
-                body += part
-                # From a fast server this loop may never yield to the event loop: nothing else would end it.
-                if len(body) > _LARGEST_BODY:
-                    raise _too_long()
-            return response.status, response.headers, bytes(body)
+            if plain_length(response.headers) is not None:
+                return response.status, response.headers, await response.read(), None
+            return await _received(response.status, response.headers, response.content.iter_any())
 
     async def aclose(self) -> None:
-        """The session drops a connection that failed by itself."""
+        await self._session.close()
 
 
-def _length(headers: Mapping[str, str]) -> int | None:
-    # Two of them, or none: then the body is measured as it comes.
-    length = headers.get("content-length", "")
-    return int(length) if length.isdecimal() else None
-
-
-async def _whole(parts: AsyncIterable[bytes], length: int | None) -> bytes:
-    """Return a body of httpx's in one piece.
+async def _received(
+    status_code: int, headers: Mapping[str, str], parts: AsyncIterable[bytes]
+) -> Answer:
+    """Return an answer of which the head has come.
 
     Args:
-        parts: the body.
-        length: its length as announced; the transport sees to it that this is so.
+        status_code: its status.
+        headers: its headers.
+        parts: its body, as it stands on the wire.
 
     Raises:
-        httpx.RemoteProtocolError: it is longer than any status is.
+        Exception: whatever the parts raise, unless the status alone tells enough.
     """
-    if length is not None and length <= _LARGEST_BODY:
-        return b"".join([part async for part in parts])
-    body = b""
+    try:
+        if plain_length(headers) is not None:  # the transport sees to it that the length is so
+            return status_code, headers, b"".join([part async for part in parts]), None
+        body, fault = await _measured(headers, parts)
+    except Exception:
+        if status_code in _OK:
+            raise
+        body, fault = b"", "it is cut off"
+    return status_code, headers, body, fault
+
+
+async def _measured(
+    headers: Mapping[str, str], parts: AsyncIterable[bytes]
+) -> tuple[bytes, str | None]:
+    reason = None
+    try:
+        body = Body(headers)
+    except NoBody as fault:
+        return b"", str(fault)
     # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
     with CancelScope() as scope:
         async for part in parts:
-            body += part
-            if len(body) > _LARGEST_BODY:
-                scope.cancel()
-    if scope.cancel_called:
-        raise _too_long()
-    return body
-
-
-def _too_long() -> httpx.RemoteProtocolError:
-    return httpx.RemoteProtocolError(
-        f"the answer is longer than {_LARGEST_BODY} bytes, which no job's status is"
-    )
+            if reason is None:
+                try:
+                    body.feed(part)
+                except NoBody as fault:
+                    reason = str(fault)
+                    scope.cancel()
+    if reason is None:
+        try:
+            return body.whole(), None
+        except NoBody as fault:
+            reason = str(fault)
+    return body.so_far(), reason

@@ -3,118 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Literal, Never, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import httpx
 from anyio import (
     AsyncContextManagerMixin,
     CancelScope,
-    Semaphore,
-    WouldBlock,
     current_time,
     fail_after,
     get_cancelled_exc_class,
     move_on_after,
 )
+from attrs import frozen
 
-from annolab_async._http._faults import Progress, error_of, is_of_the_wire, may_be_stale
-from annolab_async._http._lines import PLAIN, AiohttpLines, ClientLines, NativeLines
+from annolab_async._http._bodies import PLAIN, Incoming
+from annolab_async._http._faults import (
+    Progress,
+    error_of,
+    is_of_the_wire,
+    may_be_stale,
+    scrubbed,
+)
+from annolab_async._http._given import check_client, pool_size
+from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines
+from annolab_async._http._origins import path_within
+from annolab_async._http._quiet import CURRENT_KEY, quieten
 from annolab_async._replies import Reply
-from annolab_async.errors import ConfigurationError, NotOpen
+from annolab_async.errors import AnnoLabError, ConfigurationError, InvalidResponse, NotOpen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    import ssl
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
-    import httpx2
-
+    from annolab_async._http._given import HttpClient
     from annolab_async._http._lines import Answer, Line, Lines
+    from annolab_async._secret import ApiKey
 
-    HttpClient = httpx.AsyncClient | httpx2.AsyncClient
-
-__all__ = ["HttpClient", "HttpSession", "TransportName", "check_base_url", "check_path"]
+__all__ = ["HttpSession", "TransportName"]
 
 TransportName = Literal["auto", "httpx", "aiohttp"]
+T = TypeVar("T")
 
 # The share of the deadline that one phase (connecting, writing, each read) may take. Below 1, since httpx closes a
 # connection in the middle of a handshake when its own timeout ends it, but leaves it to the garbage collector when
 # the deadline does.
 _PHASE: Final = 0.9
 _CLOSING_SECONDS: Final = 1.0
-_LAST_PORT: Final = 65535
-_NOT_IN_A_BASE_URL: Final = {"user name": "@", "query": "?", "fragment": "#"}
-# Segments that mean themselves: no query, no fragment, nothing that leads upwards.
-_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~%-]+)+")
-
-
-def check_base_url(base_url: str) -> str:
-    """Return a base URL without its trailing slash.
-
-    Raises:
-        ConfigurationError: it is not ``http(s)://host[:port][/path]``.
-    """
-    try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise ConfigurationError(f"base_url is not a URL: {error}") from None
-    wrong = [part for part, mark in _NOT_IN_A_BASE_URL.items() if mark in base_url]
-    is_port = url.port is None or 0 < url.port <= _LAST_PORT
-    if url.scheme not in {"http", "https"} or not url.host or not is_port or wrong:
-        # The URL itself is not shown: a userinfo or query may hold a password.
-        raise ConfigurationError(
-            "base_url must look like https://api.annolab.ai: http or https, a host, perhaps a port and a path"
-            + (f", and no {' or '.join(wrong)}" if wrong else "")
-        )
-    return str(url).rstrip("/")
-
-
-def check_path(path: object) -> str:
-    """Return the path of an endpoint, with a slash before it and none behind.
-
-    Raises:
-        ConfigurationError: it is not ``/some/path``.
-    """
-    if isinstance(path, str) and _PATH.fullmatch(whole := "/" + path.strip("/")):
-        return whole
-    raise ConfigurationError("inference_path must look like /v1/infer/batch")
-
-
-def _raised_reply(fault: Exception, method: str, path: str) -> Reply | None:
-    # A hook of the caller's client may raise for a status that is bad: that is an answer, too.
-    response = getattr(fault, "response", None)
-    status_code = getattr(response, "status_code", None)
-    if type(status_code) is not int:
-        return None
-    return Reply(method, path, status_code, getattr(response, "headers", {}), b"")
-
-
-def _check_client(client: object) -> None:
-    for name in ("httpx", "httpx2"):
-        library = sys.modules.get(name)
-        if library and isinstance(client, library.AsyncClient):
-            return
-    raise ConfigurationError(
-        f"http_client is a {type(client).__qualname__}, not an httpx.AsyncClient or httpx2.AsyncClient"
-    )
-
-
-def _check_transport(transport: TransportName, *, has_client: bool) -> None:
-    if transport not in {"auto", "httpx", "aiohttp"}:
-        raise ConfigurationError(f"transport is {transport!r}, not 'auto', 'httpx' or 'aiohttp'")
-    if transport == "aiohttp":
-        if has_client:
-            raise ConfigurationError("transport='aiohttp' does not go with an http_client of yours")
-        if not _has_aiohttp():
-            raise ConfigurationError(
-                "transport='aiohttp' needs aiohttp: pip install 'annolab-async[aiohttp]'"
-            )
-
-
-def _has_aiohttp() -> bool:
-    return find_spec("aiohttp") is not None
+_MOST_REDIRECTS: Final = 5
+_REDIRECTS: Final = {301, 302, 303, 307, 308}
 
 
 class HttpSession(AsyncContextManagerMixin):
@@ -125,12 +63,15 @@ class HttpSession(AsyncContextManagerMixin):
 
     Args:
         base_url: checked by :func:`check_base_url`.
-        api_key: sent with each request, to no other server.
+        key: sent with each request, to no other server.
         http_client: the caller's client, for everything; it is not closed here. None makes our own.
         transport: what reads go over if there is no client of the caller's: ``"auto"`` is aiohttp where it is
             installed and asyncio runs, else httpx.
         timeout: seconds that a request may take in all, whatever the server does.
-        max_connections: requests under way at once.
+        max_connections: requests under way at once; the caller sees to that.
+
+    Attributes:
+        max_at_once: how many requests may be under way at once: no more than the caller's pool has connections.
 
     Raises:
         ConfigurationError: ``http_client`` or ``transport`` is something else.
@@ -140,33 +81,37 @@ class HttpSession(AsyncContextManagerMixin):
         self,
         *,
         base_url: str,
-        api_key: str,
+        key: ApiKey,
         http_client: HttpClient | None,
         transport: TransportName,
         timeout: float,
         max_connections: int,
     ) -> None:
         if http_client is not None:
-            _check_client(http_client)
+            check_client(http_client)
         _check_transport(transport, has_client=http_client is not None)
         url = httpx.URL(base_url)
         self._origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         self._prefix = url.raw_path.decode("ascii").rstrip("/")
+        self._key = key
         self._given_client = http_client
         self._transport = transport
         # httpx.Headers hides the key in its repr.
-        self._read_headers = httpx.Headers({"Authorization": f"Api-Key {api_key}"})
+        self._read_headers = httpx.Headers({"Authorization": key.authorization, **PLAIN})
         self._write_headers = httpx.Headers(self._read_headers)
-        self._write_headers.update({"Content-Type": "application/json", **PLAIN})
+        self._write_headers["Content-Type"] = "application/json"
         self._timeout = timeout
-        self._max_connections = max_connections
-        self._permits = Semaphore(max_connections, fast_acquire=True)
+        self.max_at_once = max_connections
+        if http_client is not None:
+            size = pool_size(http_client, base_url)
+            self.max_at_once = min(max_connections, size or max_connections)
         self._is_open = False
         self._lines: Lines
         # A stack: the line used last is the least likely to have gone stale.
         self._idle: list[Line] = []
         self._under_way: set[CancelScope] = set()
         self._submit_client: HttpClient
+        quieten()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -179,12 +124,8 @@ class HttpSession(AsyncContextManagerMixin):
             else:
                 # Made once: it takes 20 ms and more.
                 context = httpx.create_ssl_context()
-                limits = httpx.Limits(
-                    max_connections=self._max_connections, max_keepalive_connections=0
-                )
-                self._submit_client = await stack.enter_async_context(
-                    httpx.AsyncClient(verify=context, limits=limits)
-                )
+                limits = httpx.Limits(max_connections=self.max_at_once, max_keepalive_connections=0)
+                self._submit_client = await stack.enter_async_context(_own_client(context, limits))
                 if self._uses_aiohttp():
                     self._lines = AiohttpLines(self._origin, self._read_headers, context)
                 else:
@@ -210,73 +151,128 @@ class HttpSession(AsyncContextManagerMixin):
                 scope.cancel()
             while self._idle:
                 await self._idle.pop().aclose()
-            await self._lines.aclose()
 
-    async def get(self, path: str) -> Reply:
-        """Send a GET request, on a kept connection if there is one.
+    async def get(self, path: str, read: Callable[[Reply], T]) -> T:
+        """Send a GET request, on a kept connection if there is one, and return what its answer says.
+
+        Redirects are followed within the server's origin, and nowhere else.
+
+        Args:
+            path: what to ask for.
+            read: takes the answer. When it raises InvalidResponse, the connection is not used again: the answer may
+                have been another's, and the next one would be, too.
 
         Raises:
             RequestNotSent, NoResponse, NotOpen
         """
-        self._check_open()
-        full_path = self._prefix + path
-        try:
-            self._permits.acquire_nowait()
-        except WouldBlock:
-            await self._permits.acquire()
+        self.check_open()
         scope = CancelScope(deadline=current_time() + self._timeout)
         self._under_way.add(scope)
+        token = CURRENT_KEY.set(self._key)
+        reply = None
+        fault: Exception = TimeoutError(f"after {self._timeout:g} s")
         try:
             with scope:
-                return Reply("GET", path, *await self._ask(full_path))
-            self._raise_late()
-        except Exception as fault:
-            self._check_open(fault)
-            if reply := _raised_reply(fault, "GET", path):
-                return reply
-            if is_of_the_wire(fault):
-                raise error_of(fault, method="GET", path=path) from fault
+                return await self._follow(path, read)
+        except AnnoLabError:
             raise
+        except Exception as error:
+            reply = _raised_reply(error, "GET", path)
+            if self._is_open and not reply and not is_of_the_wire(error):
+                raise  # somebody's mistake in a program
+            fault = scrubbed(error, self._key)
         finally:
+            CURRENT_KEY.reset(token)
             self._under_way.remove(scope)
-            self._permits.release()
+        # Outside of the handler, so that nothing raised below drags along what was raised above.
+        self.check_open(fault)
+        if reply:
+            return read(reply)
+        raise error_of(fault, method="GET", path=path) from fault
 
-    def _raise_late(self) -> Never:
-        raise TimeoutError(f"after {self._timeout:g} s")
+    async def _follow(self, path: str, read: Callable[[Reply], T]) -> T:
+        target = self._prefix + path
+        moves = 0
 
-    async def _ask(self, path: str) -> Answer:
+        def take(answer: Answer) -> T | _Moved:
+            location = answer[1].get("location") if answer[0] in _REDIRECTS else None
+            if location and moves < _MOST_REDIRECTS:
+                moved_to = path_within(self._origin, target, location)
+                if moved_to is not None:
+                    return _Moved(moved_to)
+            return read(Reply("GET", path, *answer))
+
+        while isinstance(result := await self._ask(target, take), _Moved):
+            target = result.target
+            moves += 1
+        return result
+
+    async def _ask(self, target: str, take: Callable[[Answer], T]) -> T:
         is_kept = bool(self._idle)
         line = self._idle.pop() if is_kept else self._lines.open()
         try:
-            return await self._ask_on(line, path)
+            return await self._ask_on(line, target, take)
         except Exception as fault:
             # The server may have closed a kept connection just before: that is no failure yet.
             if not (is_kept and may_be_stale(fault) and self._is_open):
                 raise
-        return await self._ask_on(self._lines.open(), path)
+        return await self._ask_on(self._lines.open(), target, take)
 
-    async def _ask_on(self, line: Line, path: str) -> Answer:
-        is_whole = False
+    async def _ask_on(self, line: Line, target: str, take: Callable[[Answer], T]) -> T:
+        is_sound = False
         try:
-            answer = await line.read(path)
-            is_whole = self._is_open
+            answer = await line.read(target)
+            is_sound = self._is_open and answer[3] is None
+            return take(answer)
+        except InvalidResponse:
+            is_sound = False
+            raise
         finally:
-            if is_whole:
+            if is_sound:
                 self._idle.append(line)
             else:
                 with move_on_after(_CLOSING_SECONDS, shield=True):
                     await line.aclose()
-        return answer
 
-    async def post(self, path: str, body: bytes) -> Reply:
-        """Send a JSON body in a POST request, once.
+    def progress(self) -> Progress:
+        """Return what is to be told how far a submission has come."""
+        return Progress(is_traced=self._given_client is None)
+
+    async def post(self, path: str, body: bytes, progress: Progress) -> Reply:
+        """Send a JSON body in a POST request, once; return as much of the answer as has come.
+
+        Args:
+            path: where to.
+            body: the JSON.
+            progress: is told how far it has come, also if this is cancelled.
 
         Raises:
             RequestNotSent, NoResponse, NotOpen
         """
-        self._check_open()
+        self.check_open()
+        incoming = Incoming()
+        reply = None
+        fault: Exception = TimeoutError()
+        token = CURRENT_KEY.set(self._key)
+        try:
+            with fail_after(self._timeout):
+                await self._exchange(path, body, progress, incoming)
+        except Exception as error:  # noqa: BLE001  # whatever it was: what it proves about the batch comes first
+            reply = _raised_reply(error, "POST", path)
+            fault = scrubbed(error, self._key)
+            incoming.fail(f"it broke off ({type(fault).__name__})")
+        finally:
+            CURRENT_KEY.reset(token)
+        if reply or incoming.has_begun:
+            return reply or incoming.reply("POST", path)
+        if progress.proves_unsent(fault):
+            self.check_open(fault)
+        raise error_of(fault, method="POST", path=path, progress=progress) from fault
+
+    async def _exchange(
+        self, path: str, body: bytes, progress: Progress, incoming: Incoming
+    ) -> None:
         client: Any = self._submit_client
-        progress = Progress()
         request = client.build_request(
             "POST",
             self._origin + self._prefix + path,
@@ -285,22 +281,27 @@ class HttpSession(AsyncContextManagerMixin):
             timeout=_PHASE * self._timeout,
             extensions={"trace": progress.trace},
         )
-        async with self._permits:
-            self._check_open()  # again: a permit may come after the block was left
-            try:
-                with fail_after(self._timeout):
-                    # Not following redirects: they could carry the key to another server, or a batch twice.
-                    response = await client.send(request, auth=None, follow_redirects=False)
-            except Exception as fault:
-                if reply := _raised_reply(fault, "POST", path):
-                    return reply
-                # Whatever it was, somebody's hook included: what it proves about the batch comes first.
-                if progress.proves_unsent(fault):
-                    self._check_open(fault)
-                raise error_of(fault, method="POST", path=path, progress=progress) from fault
-        return Reply("POST", path, response.status_code, response.headers, response.content)
+        progress.begin()
+        # Not following redirects: they could carry the key to another server, or a batch twice.
+        response = await client.send(request, auth=None, follow_redirects=False, stream=True)
+        try:
+            # Consumed by a hook of the client's, or it never was a stream.
+            is_there = response.is_stream_consumed
+            incoming.begin(response.status_code, response.headers, is_unpacked=is_there)
+            if is_there:
+                incoming.feed(response.content)
+            elif incoming.wants_more:
+                await _take_in(response.aiter_raw(), incoming)
+        finally:
+            with move_on_after(_CLOSING_SECONDS, shield=True):
+                await response.aclose()
 
-    def _check_open(self, fault: Exception | None = None) -> None:
+    def check_open(self, fault: Exception | None = None) -> None:
+        """See to it that requests can be sent.
+
+        Raises:
+            NotOpen: the block was not entered, or was left; or the caller's client is closed.
+        """
         if not self._is_open:
             raise NotOpen(
                 "The client was closed while a request was under way."
@@ -309,3 +310,56 @@ class HttpSession(AsyncContextManagerMixin):
             ) from fault
         if self._given_client is not None and self._given_client.is_closed:
             raise NotOpen("The http_client that this client was given is closed.") from fault
+
+
+@frozen
+class _Moved:
+    """Where within the origin a redirect leads."""
+
+    target: str
+
+
+async def _take_in(parts: AsyncIterable[bytes], incoming: Incoming) -> None:
+    # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
+    with CancelScope() as scope:
+        async for part in parts:
+            if incoming.wants_more:
+                incoming.feed(part)
+            else:
+                scope.cancel()
+
+
+def _raised_reply(fault: Exception, method: str, path: str) -> Reply | None:
+    # A hook of the caller's client may raise for a status that is bad: that is an answer, too.
+    response = getattr(fault, "response", None)
+    status_code = getattr(response, "status_code", None)
+    if type(status_code) is not int:
+        return None
+    return Reply(method, path, status_code, getattr(response, "headers", {}), b"")
+
+
+def _own_client(context: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncClient:
+    try:
+        return httpx.AsyncClient(verify=context, limits=limits)
+    except (ImportError, ValueError, httpx.InvalidURL) as fault:
+        # It reads the environment: a SOCKS proxy needs a package more, another one may be spelled wrongly.
+        raise ConfigurationError(
+            f"The proxy that the environment names cannot be used: {fault} (Mend or unset HTTP_PROXY, HTTPS_PROXY and "
+            "ALL_PROXY, or bring an http_client of your own.)"
+        ) from None
+
+
+def _check_transport(transport: TransportName, *, has_client: bool) -> None:
+    if transport not in {"auto", "httpx", "aiohttp"}:
+        raise ConfigurationError(f"transport is {transport!r}, not 'auto', 'httpx' or 'aiohttp'")
+    if transport == "aiohttp":
+        if has_client:
+            raise ConfigurationError("transport='aiohttp' does not go with an http_client of yours")
+        if not _has_aiohttp():
+            raise ConfigurationError(
+                "transport='aiohttp' needs aiohttp: pip install 'annolab-async[aiohttp]'"
+            )
+
+
+def _has_aiohttp() -> bool:
+    return find_spec("aiohttp") is not None

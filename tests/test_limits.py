@@ -1,0 +1,214 @@
+"""How fast a client sends: what its user allows, and what its server bears."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from hypothesis import given, strategies as st
+
+from annolab_async import RateLimit
+from annolab_async._limits import Throttle, TooLongAPause, Turnstile
+from tests.builders import unhurried
+
+if TYPE_CHECKING:
+    from annolab_async._limits import Kind
+
+in_virtual_time = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"max_per_second": 0}, "max_per_second is 0"),
+        ({"max_per_second": -1}, "max_per_second is -1"),
+        ({"max_per_second": math.nan}, "max_per_second is nan"),
+        ({"max_per_second": math.inf}, "max_per_second is inf"),
+        ({"max_per_second": "9"}, "max_per_second is '9'"),
+        ({"max_per_second": True}, "max_per_second is True"),
+        ({"max_per_second": 1, "burst": 0}, "burst is 0"),
+        ({"max_per_second": 1, "burst": 1.5}, "burst is 1.5"),
+    ],
+)
+def test_a_rate_limit_that_makes_no_sense_says_why(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        RateLimit(**options)
+
+
+def send_all(throttle: Throttle, count: int, now: float = 0.0) -> list[float]:
+    """Send requests as soon as they may go; return when."""
+    times = list[float]()
+    for _ in range(count):
+        now = max(now, throttle.free_at())
+        throttle.take(now)
+        times.append(now)
+    return times
+
+
+@unhurried
+@given(
+    st.sampled_from([0.1, 1.0, 10.0, 37.0, 1000.0]),
+    st.none() | st.integers(1, 50),
+    st.lists(st.sampled_from([0.0, 0.0, 0.001, 0.3, 5.0]) | st.floats(0, 2), max_size=120),
+)
+def test_no_stretch_of_time_sees_more_requests_than_are_allowed(
+    rate: float, burst: int | None, idle: list[float]
+) -> None:
+    throttle, now, sent = Throttle(RateLimit(rate, burst)), 1000.0, list[float]()
+    at_once = burst or max(1, math.ceil(rate / 20))
+    for pause in idle:
+        now = max(now + pause, throttle.free_at())
+        throttle.take(now)
+        sent.append(now)
+    for first, begin in enumerate(sent):
+        for last in range(first, len(sent)):
+            assert last - first + 1 <= rate * (sent[last] - begin) + at_once + 1e-6
+
+
+def test_the_rate_is_reached_after_the_burst() -> None:
+    times = send_all(Throttle(RateLimit(10, burst=5)), 105)
+    assert times[4] == 0
+    assert times[-1] == pytest.approx(10)
+
+
+def test_without_a_limit_any_number_may_go_at_once() -> None:
+    assert send_all(Throttle(), 1000)[-1] == 0
+
+
+def slowed(rate: float = 100.0, pause: float | None = None) -> tuple[Throttle, float]:
+    """Return a throttle whose server has had enough of a rate, and when that was."""
+    throttle, now = Throttle(), 0.0
+    while now < 30:
+        throttle.take(now)
+        now += 1 / rate
+    assert throttle.slow_down(now, asked_at=now - 0.1, pause=pause) is (pause is not None)
+    return throttle, now
+
+
+def test_after_a_429_a_client_goes_on_at_half_its_rate_and_regains_it() -> None:
+    throttle, now = slowed(100)
+    times = send_all(throttle, 2000, now)
+    in_each_second = [sum(now + s <= time < now + s + 1 for time in times) for s in range(12)]
+    assert in_each_second[0] == pytest.approx(50, abs=4)
+    assert in_each_second[10] == pytest.approx(100, abs=6)
+
+
+def test_in_the_end_a_client_is_free_again() -> None:
+    throttle, now = slowed(100)
+    times = send_all(throttle, 16_000, now)
+    assert times[-1] == pytest.approx(now + 70, abs=1)
+    assert send_all(throttle, 10_000, times[-1])[-1] == times[-1]
+
+
+def test_a_pause_is_kept_to_and_what_follows_it_is_no_spike() -> None:
+    throttle, now = slowed(100, pause=20)
+    times = send_all(throttle, 100, now)
+    assert times[0] == now + 20
+    assert times[-1] == pytest.approx(now + 22, abs=0.2)
+
+
+def test_refusals_of_requests_that_were_under_way_together_count_once() -> None:
+    once, now = slowed(100)
+    often, _ = slowed(100)
+    for _ in range(50):
+        assert not often.slow_down(now, asked_at=now - 0.05, pause=None)
+    assert send_all(often, 100, now) == send_all(once, 100, now)
+
+
+def test_a_server_that_has_enough_again_is_asked_even_less() -> None:
+    throttle, now = slowed(100)
+    times = send_all(throttle, 25, now)
+    throttle.slow_down(times[-1], asked_at=times[-1], pause=None)
+    rest = send_all(throttle, 25, times[-1])
+    assert rest[-1] - rest[0] == pytest.approx(1, abs=0.2), "25 a second"
+
+
+def test_a_pause_begins_once_and_has_an_end() -> None:
+    throttle = Throttle()
+    assert throttle.slow_down(0.0, asked_at=0.0, pause=1e9)
+    assert not throttle.slow_down(1.0, asked_at=0.0, pause=30)
+    assert throttle.pause_left(0.0) == 3600
+    assert throttle.free_at() == 3600
+
+
+@in_virtual_time
+async def test_kinds_of_requests_have_their_turn_by_turns() -> None:
+    turnstile, order = Turnstile(100, Throttle(RateLimit(1, burst=1))), list[str]()
+
+    async def send(kind: Kind) -> None:
+        await turnstile.enter(kind)
+        order.append(kind)
+        turnstile.leave()
+
+    async with anyio.create_task_group() as tasks:
+        crowd: list[Kind] = ["submit"] * 50 + ["read"] * 3 + ["poll"] * 3
+        for kind in crowd:
+            tasks.start_soon(send, kind)
+    assert [order.index("read"), order.index("poll")] < [4, 4]
+    assert set(order[-40:]) == {"submit"}
+    assert len(order) == 56
+
+
+@in_virtual_time
+async def test_no_more_are_let_through_than_may_be_under_way() -> None:
+    turnstile, under_way, most = Turnstile(3, Throttle()), 0, 0
+
+    async def send() -> None:
+        nonlocal under_way, most
+        await turnstile.enter("submit")
+        under_way += 1
+        most = max(most, under_way)
+        await anyio.sleep(1)
+        under_way -= 1
+        turnstile.leave()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(30):
+            tasks.start_soon(send)
+    assert most == 3
+    assert anyio.current_time() % 1000 == pytest.approx(10)
+
+
+@in_virtual_time
+async def test_who_is_cancelled_while_waiting_takes_nobodys_place() -> None:
+    turnstile = Turnstile(1, Throttle(RateLimit(1, burst=1)))
+    await turnstile.enter("submit")
+    for seconds in (0.5, 1.5):  # waiting for a permit, and for the time
+        with anyio.move_on_after(seconds):
+            await turnstile.enter("submit")
+    turnstile.leave()
+    with anyio.move_on_after(0.1):
+        await turnstile.enter("submit")
+        turnstile.leave()
+    with anyio.fail_after(1.1):
+        await turnstile.enter("submit")
+
+
+@in_virtual_time
+async def test_who_has_no_patience_does_not_wait_out_a_long_pause() -> None:
+    turnstile = Turnstile(10, Throttle(RateLimit(1, burst=1)))
+    refused, passed = list[float](), list[float]()
+
+    async def send(patience: float) -> None:
+        try:
+            await turnstile.enter("submit", patience=patience)
+        except TooLongAPause as pause:
+            refused.append(pause.seconds)
+        else:
+            passed.append(anyio.current_time())
+            turnstile.leave()
+
+    await send(0)
+    async with anyio.create_task_group() as tasks:
+        for patience in (30, 30, 200):
+            tasks.start_soon(send, patience)
+        await anyio.sleep(0.5)
+        began = anyio.current_time()
+        assert turnstile.slow_down(asked_at=began, pause=100)
+        await anyio.wait_all_tasks_blocked()
+        assert refused == [100, 100], "those that wait are told at once"
+        await send(99)
+        assert len(refused) == 3, "and so is who comes later"
+    assert passed[-1] == pytest.approx(began + 100, abs=1)
