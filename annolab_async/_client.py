@@ -6,11 +6,11 @@ import logging
 import os
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from random import Random
-from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Self, Unpack
 
-from anyio import AsyncContextManagerMixin, current_time, get_cancelled_exc_class, sleep
+from anyio import AsyncContextManagerMixin, get_cancelled_exc_class
 
+from annolab_async._calls import Calls
 from annolab_async._http import (
     HttpSession,
     check_base_url,
@@ -18,14 +18,13 @@ from annolab_async._http import (
     check_path,
     has_network,
 )
-from annolab_async._limits import Throttle, TooLongAPause, Turnstile
+from annolab_async._limits import Throttle, Turnstile
 from annolab_async._records import InferenceJob, JobState, StatusReply, is_positive, job_id_of
 from annolab_async._replies import read_job
 from annolab_async._retry import (
     RetryBudget,
     RetryPolicy,
     Verdict,
-    is_overload,
     verdict,
     worth_asking_again,
     worth_submitting_again,
@@ -37,16 +36,14 @@ from annolab_async.errors import (
     ConfigurationError,
     InvalidResponse,
     JobIdLost,
-    RateLimited,
-    StatusError,
     SubmissionUnknown,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+    from collections.abc import AsyncGenerator, Collection, Iterable
 
     from annolab_async._http import HttpClient, TransportName
-    from annolab_async._limits import Kind, RateLimit
+    from annolab_async._limits import RateLimit
     from annolab_async._records import InferenceRequest
     from annolab_async._replies import Reply
     from annolab_async._schedule import PollSchedule
@@ -58,7 +55,6 @@ _log: Final = logging.getLogger(__name__)
 _DEFAULT_BASE_URL: Final = "https://api.annolab.ai"
 _WORDS_REMEMBERED: Final = 100
 _OK: Final = 200
-T = TypeVar("T")
 
 
 class AsyncInferenceClient(AsyncContextManagerMixin):
@@ -129,7 +125,6 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         self._key = key
         self._path = check_path(inference_path)
         self.retry = RetryPolicy() if retry is None else retry
-        self.budget = RetryBudget()
         self._session = HttpSession(
             base_url=self._base_url,
             key=key,
@@ -138,8 +133,9 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             timeout=timeout,
             max_connections=max_connections,
         )
+        self.budget = RetryBudget()
         self.turns = Turnstile(self._session.max_at_once, Throttle(rate_limit))
-        self._random = Random()
+        self._calls = Calls(self._session, retry=self.retry, budget=self.budget, turns=self.turns)
         self._unknown_words: set[str] = set()
 
     def __repr__(self) -> str:
@@ -176,13 +172,12 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         async def send() -> InferenceJob:
             return await self._submit(request, body)
 
-        return await self._call("submit", send, worth_submitting_again)
+        return await self._calls.repeat("submit", send, worth_submitting_again)
 
     async def _submit(self, request: InferenceRequest, body: bytes) -> InferenceJob:
         progress = self._session.progress()
-        asked_at = current_time()
         try:
-            return self._read(await self._session.post(self._path, body, progress))
+            return await self._calls.post(self._path, body, progress, self._read)
         except get_cancelled_exc_class():
             if progress.may_have_arrived:
                 _log.warning(
@@ -192,7 +187,6 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
                 )
             raise
         except AnnoLabError as error:
-            self._note(error, asked_at)
             match verdict(error):
                 case Verdict.UNKNOWN:
                     raise SubmissionUnknown(request=request, cause=error) from error
@@ -217,53 +211,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         async def send() -> InferenceJob:
             return (await self.poll_status(job_id)).job
 
-        return await self._call("read", send, worth_asking_again)
-
-    async def _call(
-        self, kind: Kind, send: Callable[[], Awaitable[T]], is_worth: Callable[[AnnoLabError], bool]
-    ) -> T:
-        """Send a request, and again as long as that is worth it and allowed."""
-        self._session.check_open()
-        began = current_time()
-        self.budget.earn()
-        failures = 0
-        while True:
-            await self._enter(kind)
-            try:
-                return await send()
-            except AnnoLabError as error:
-                failures += 1
-                delay = self.retry.next_delay(
-                    failures, error, elapsed=current_time() - began, random=self._random
-                )
-                if not is_worth(error) or delay is None or not self.budget.spend():
-                    raise
-            finally:
-                self.turns.leave()
-            await sleep(delay)
-
-    async def _enter(self, kind: Kind) -> None:
-        try:
-            return await self.turns.enter(kind, patience=self.retry.longest_retry_after)
-        except TooLongAPause as pause:
-            seconds = pause.seconds
-        raise RateLimited(
-            status_code=429,
-            message=f"not sent, since the server asked to be left alone for {seconds:.0f} s more",
-            method="POST" if kind == "submit" else "GET",
-            path=self._path,
-            retry_after=seconds,
-        )
-
-    def _note(self, error: AnnoLabError, asked_at: float) -> None:
-        if isinstance(error, StatusError) and is_overload(error):
-            pause = error.retry_after
-            if self.turns.slow_down(asked_at=asked_at, pause=pause):
-                _log.warning(
-                    "The server answered %d and asks to be left alone for %.0f s: all requests of this client wait.",
-                    error.status_code,
-                    pause,
-                )
+        return await self._calls.repeat("read", send, worth_asking_again)
 
     async def poll_status(
         self, job_id: int, previous: StatusReply | None = None, *, may_go_back: bool = False
@@ -293,12 +241,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
                 )
             return StatusReply(job, reply.body)
 
-        asked_at = current_time()
-        try:
-            return await self._session.get(f"{self._path}/{job_id}", read)
-        except AnnoLabError as error:
-            self._note(error, asked_at)
-            raise
+        return await self._calls.get(f"{self._path}/{job_id}", read)
 
     async def wait(
         self,

@@ -9,7 +9,7 @@ from copy import copy
 from datetime import UTC, datetime
 from random import Random
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypedDict
+from typing import TYPE_CHECKING, Final, Self, TypedDict
 
 from anyio import (
     AsyncContextManagerMixin,
@@ -32,45 +32,16 @@ from annolab_async.errors import AnnoLabError, InvalidResponse, JobLost, NotOpen
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
 
-    from annolab_async._limits import Turnstile
-    from annolab_async._records import StatusReply, Transition
-    from annolab_async._retry import RetryBudget, RetryPolicy
+    from annolab_async._records import Transition
     from annolab_async._schedule import PollSchedule
+    from annolab_async._status_source import StatusSource
     from annolab_async._watch_state import Watched
 
-__all__ = ["InferenceWatcher", "StatusSource", "WatchOptions"]
+__all__ = ["InferenceWatcher", "WatchOptions"]
 
 _log: Final = logging.getLogger(__name__)
 _BETWEEN_CHECKPOINTS: Final = 64
 _SECONDS_BETWEEN_WARNINGS: Final = 60.0
-
-
-class StatusSource(Protocol):
-    """What a watcher needs of a client: to ask for one job, once."""
-
-    @property
-    def retry(self) -> RetryPolicy:
-        """How long to wait after a poll that failed."""
-        ...
-
-    @property
-    def budget(self) -> RetryBudget:
-        """How many polls that failed may be repeated before their time."""
-        ...
-
-    @property
-    def turns(self) -> Turnstile:
-        """Where each poll waits for its turn among all requests of the client."""
-        ...
-
-    async def poll_status(
-        self, job_id: int, previous: StatusReply | None = None, *, may_go_back: bool = False
-    ) -> StatusReply:
-        """Ask for a job's state; return ``previous`` itself if it is the same.
-
-        It must give way to other tasks, as everything does that waits for a network.
-        """
-        ...
 
 
 class WatchOptions(TypedDict, total=False):

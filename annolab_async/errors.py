@@ -241,6 +241,14 @@ class RateLimited(StatusError):
 
     _hint = "(Ask less often: rate_limit=RateLimit(...) bounds all that a client sends.)"
 
+    @classmethod
+    def instead_of_sending(cls, *, method: str, seconds: float) -> Self:
+        """Return the error of a request that was not sent since the server, answering others, asked for a pause."""
+        message = (
+            f"it was not sent, since the server asked to be left alone for {seconds:.0f} s more"
+        )
+        return cls(status_code=429, message=message, method=method, path="", retry_after=seconds)
+
 
 class ServerError(StatusError):
     """5xx: the server failed."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from annolab_async import PollSchedule
-    from annolab_async._watcher import StatusSource
+    from annolab_async._status_source import StatusSource
     from benchmarks.meter import Meter
 
     Run = Callable[[Meter, str, int], Awaitable[None]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from annolab_async._http._faults import Progress
 from annolab_async._http._given import check_client, has_network
 from annolab_async._http._origins import check_base_url, check_path
 from annolab_async._http._session import HttpSession, TransportName
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HttpSession",
+    "Progress",
     "TransportName",
     "check_base_url",
     "check_client",
