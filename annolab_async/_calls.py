@@ -46,12 +46,17 @@ class Calls:
         self._random = Random()
 
     async def repeat(
-        self, kind: Kind, send: Callable[[], Awaitable[T]], is_worth: Callable[[AnnoLabError], bool]
+        self,
+        kind: Kind,
+        path: str,
+        send: Callable[[], Awaitable[T]],
+        is_worth: Callable[[AnnoLabError], bool],
     ) -> T:
         """Wait for a turn and send a request, and again as long as that is worth it and allowed.
 
         Args:
             kind: whose turn to wait for.
+            path: where it goes.
             send: sends it once.
             is_worth: tells whether a failure may not happen again.
 
@@ -63,7 +68,7 @@ class Calls:
         self._budget.earn()
         failures = 0
         while True:
-            await self._enter(kind)
+            await self._enter(kind, path)
             try:
                 return await send()
             except AnnoLabError as error:
@@ -77,13 +82,13 @@ class Calls:
                 self._turns.leave()
             await sleep(delay)
 
-    async def _enter(self, kind: Kind) -> None:
+    async def _enter(self, kind: Kind, path: str) -> None:
         try:
             return await self._turns.enter(kind, patience=self._retry.longest_retry_after)
         except TooLongAPause as pause:
             seconds = pause.seconds
         raise RateLimited.instead_of_sending(
-            method="POST" if kind == "submit" else "GET", seconds=seconds
+            method="POST" if kind == "submit" else "GET", path=path, seconds=seconds
         )
 
     async def get(self, path: str, read: Callable[[Reply], T]) -> T:

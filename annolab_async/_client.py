@@ -172,7 +172,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         async def send() -> InferenceJob:
             return await self._submit(request, body)
 
-        return await self._calls.repeat("submit", send, worth_submitting_again)
+        return await self._calls.repeat("submit", self._path, send, worth_submitting_again)
 
     async def _submit(self, request: InferenceRequest, body: bytes) -> InferenceJob:
         progress = self._session.progress()
@@ -211,7 +211,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         async def send() -> InferenceJob:
             return (await self.poll_status(job_id)).job
 
-        return await self._calls.repeat("read", send, worth_asking_again)
+        return await self._calls.repeat("read", f"{self._path}/{job_id}", send, worth_asking_again)
 
     async def poll_status(
         self, job_id: int, previous: StatusReply | None = None, *, may_go_back: bool = False

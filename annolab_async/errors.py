@@ -242,12 +242,12 @@ class RateLimited(StatusError):
     _hint = "(Ask less often: rate_limit=RateLimit(...) bounds all that a client sends.)"
 
     @classmethod
-    def instead_of_sending(cls, *, method: str, seconds: float) -> Self:
+    def instead_of_sending(cls, *, method: str, path: str, seconds: float) -> Self:
         """Return the error of a request that was not sent since the server, answering others, asked for a pause."""
-        message = (
-            f"it was not sent, since the server asked to be left alone for {seconds:.0f} s more"
-        )
-        return cls(status_code=429, message=message, method=method, path="", retry_after=seconds)
+        message = f"the server asked to be left alone for {seconds:.0f} s more"
+        error = cls(status_code=429, message=message, method=method, path=path, retry_after=seconds)
+        error.args = (f"{method} {path} was not sent: {message}. {cls._hint}",)
+        return error
 
 
 class ServerError(StatusError):
