@@ -112,7 +112,11 @@ class Calls:
             raise
 
     def _note(self, error: StatusError, asked_at: float) -> None:
-        if is_overload(error) and self._turns.slow_down(asked_at=asked_at, pause=error.retry_after):
+        if is_overload(error) and self._turns.slow_down(
+            asked_at=asked_at,
+            pause=error.retry_after,
+            is_too_fast=isinstance(error, RateLimited),
+        ):
             _log.warning(
                 "The server answered %d and asks to be left alone for %.0f s: all requests of this client wait.",
                 error.status_code,

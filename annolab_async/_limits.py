@@ -129,21 +129,26 @@ class Throttle:
         """Return for how many more seconds the server wants to be left alone."""
         return max(0.0, self._paused_until - now)
 
-    def slow_down(self, now: float, *, asked_at: float, pause: float | None) -> bool:
+    def slow_down(
+        self, now: float, *, asked_at: float, pause: float | None, is_too_fast: bool = True
+    ) -> bool:
         """Take note that the server refused a request because there are too many; return whether a pause begins.
 
         Args:
             now: the time.
             asked_at: when the request was sent. Of those under way together only the first counts.
             pause: seconds for which the server wants to be left alone, None if it did not say.
+            is_too_fast: whether it is the rate that it minds, and not that it can serve nobody. Then a client that
+                is slowed down already becomes slower still.
         """
         until = now + min(pause or 0.0, _LONGEST_PAUSE)
         begins = bool(pause) and self._paused_until <= now
         self._paused_until = max(self._paused_until, until)
         if asked_at > self._slowed_at:
-            rate = self._recently_sent(now) / _MEMORY
-            if self._slow_rate is not None:
-                rate = min(rate, self._rate_now(self._slow_rate, now))
+            if self._slow_rate is None:
+                rate = self._recently_sent(now) / _MEMORY
+            else:
+                rate = self._rate_now(self._slow_rate, now) if is_too_fast else self._slow_rate
             self._slow_rate = max(_SLOWEST, rate)
             self._slow_arrival = max(until, now + 1 / (_SLOWED_TO * self._slow_rate))
             self._slowed_at = now
@@ -246,15 +251,12 @@ class Turnstile:
         """Take note that a request is over."""
         self._permits.release()
 
-    def slow_down(self, *, asked_at: float, pause: float | None) -> bool:
-        """Take note that the server refused a request because there are too many; return whether a pause begins.
-
-        Args:
-            asked_at: when the request was sent.
-            pause: seconds for which the server wants to be left alone, None if it did not say.
-        """
+    def slow_down(self, *, asked_at: float, pause: float | None, is_too_fast: bool = True) -> bool:
+        """Take note that the server refused a request because there are too many: see :meth:`Throttle.slow_down`."""
         now = current_time()
-        begins = self._throttle.slow_down(now, asked_at=asked_at, pause=pause)
+        begins = self._throttle.slow_down(
+            now, asked_at=asked_at, pause=pause, is_too_fast=is_too_fast
+        )
         left = self._throttle.pause_left(now)
         for scope, patience in self._impatient.items():
             if left > patience:

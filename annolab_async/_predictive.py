@@ -89,8 +89,9 @@ class _PredictivePlanner:
         self._oldest: OrderedDict[int, None] = (
             OrderedDict()
         )  # jobs that may be picked, the longest unpolled first
-        # Jobs of which nothing is known, and that may be picked: since when, in that order.
-        self._unknown: OrderedDict[int, float] = OrderedDict()
+        # Jobs that are due whatever was learned, since nothing is known of them or their last poll failed: since when,
+        # in that order.
+        self._due: OrderedDict[int, float] = OrderedDict()
         self._parked: list[tuple[float, int]] = []  # (retry_at, id), cleaned lazily
         self._picks = 0  # since the last that went to an overdue job
 
@@ -115,13 +116,13 @@ class _PredictivePlanner:
         queue.add(job, now)
         self._oldest[job_id] = None
         if not job.known:
-            self._unknown[job_id] = now
+            self._due[job_id] = now
 
     def discard(self, job_id: int) -> None:
         job = self._jobs.pop(job_id, None)
         if job is not None:
             self._oldest.pop(job_id, None)
-            self._unknown.pop(job_id, None)
+            self._due.pop(job_id, None)
             job.queue.discard(job)
 
     def due_at(self) -> float | None:
@@ -149,7 +150,7 @@ class _PredictivePlanner:
         self._picks = self._picks + 1 if most >= 0 else 0
         chosen.ready = False
         del self._oldest[chosen.id]
-        self._unknown.pop(chosen.id, None)
+        self._due.pop(chosen.id, None)
         return chosen.id
 
     def answered(self, job_id: int, now: float, asked_at: float, state: JobState) -> None:  # noqa: ARG002
@@ -159,17 +160,19 @@ class _PredictivePlanner:
             job.queue.ended(job, asked_at)
         else:
             job.known = True
+            job.rhythm = None
             job.queue.unfinished(job, asked_at, queued=state is JobState.QUEUED)
             self._release(job)
 
     def failed(self, job_id: int, now: float, retry_at: float | None) -> None:
         job = self._jobs[job_id]
+        if job.rhythm is None or not job.known:
+            # The time since it was last answered for is kept to. A job that never was has no such rhythm: it is asked
+            # for at gaps that double.
+            gap = now - job.polled
+            job.rhythm = min(max(gap, self._schedule.min_gap), self._schedule.max_gap)
         if retry_at is None:
-            # The time between its last two polls once more. A job that was never answered for has no such rhythm: it
-            # is asked for at gaps that double.
-            gap = now - (max(job.polled, job.failed) if job.known else job.polled)
-            retry_at = now + min(max(gap, self._schedule.min_gap), self._schedule.max_gap)
-        job.failed = now
+            retry_at = now + job.rhythm
         job.retry_at = retry_at
         heapq.heappush(self._parked, (retry_at, job_id))
 
@@ -183,8 +186,8 @@ class _PredictivePlanner:
         if self._oldest:
             chosen = self._jobs[next(iter(self._oldest))]
             at = chosen.polled + self._schedule.max_gap
-        if self._unknown:
-            job_id, since = next(iter(self._unknown.items()))
+        if self._due:
+            job_id, since = next(iter(self._due.items()))
             if since < at:
                 at, chosen = since, self._jobs[job_id]
         return at, chosen
@@ -198,8 +201,8 @@ class _PredictivePlanner:
 
     def _release(self, job: QueuedJob) -> None:
         self._oldest[job.id] = None
-        if not job.known:
-            self._unknown[job.id] = job.retry_at
+        if job.retry_at < math.inf:
+            self._due[job.id] = job.retry_at
         job.ready = True
         job.retry_at = math.inf
         job.queue.push(job)

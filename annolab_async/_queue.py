@@ -32,7 +32,6 @@ class QueuedJob:
     Attributes:
         id: its id.
         queue: where it waits.
-        failed: when a poll of it last failed, in seconds.
         polled: when it was last known unfinished, in seconds.
         since: the same, moved on when the job passes into a cell of greater hazard so that its expected delay stays
             what it was: time at the back of the queue counts for little.
@@ -40,13 +39,13 @@ class QueuedJob:
         known: whether anything is known of its state.
         queued: whether the last answer said QUEUED.
         ready: whether it may be picked.
-        retry_at: when it may be picked again after a failure, in seconds.
+        retry_at: when it is to be picked again after a failure, in seconds.
+        rhythm: the gaps at which it is asked for while polls of it fail, in seconds; None while they do not.
         path: the buckets that it has left since ``polled``, each with the time.
     """
 
     __slots__ = (
         "bucket",
-        "failed",
         "id",
         "known",
         "path",
@@ -55,6 +54,7 @@ class QueuedJob:
         "queued",
         "ready",
         "retry_at",
+        "rhythm",
         "since",
     )
 
@@ -62,12 +62,12 @@ class QueuedJob:
         self.id = job_id
         self.queue = queue
         self.polled = self.since = polled
-        self.failed = -math.inf
         self.bucket = 0
         self.known = True
         self.queued = False
         self.ready = True
         self.retry_at = math.inf
+        self.rhythm: float | None = None
         self.path: list[tuple[float, int]] = []
 
     @property

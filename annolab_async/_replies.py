@@ -42,7 +42,7 @@ class Reply:
     status_code: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    fault: str | None = None
+    fault: str | None = field(default=None, repr=False)
 
 
 def read_job(
@@ -119,7 +119,9 @@ def _origin(location: str) -> str:
         url = urlsplit(location)
     except ValueError:
         return "something that is no URL"
-    return f"{url.scheme}://{url.hostname}" if url.scheme else url.hostname or "another path"
+    if not url.hostname:
+        return "something that is no URL" if url.scheme else "another path"
+    return f"{url.scheme or 'http'}://{url.hostname}"
 
 
 def retry_after(headers: Mapping[str, str], utc_now: Callable[[], datetime]) -> float | None:

@@ -26,6 +26,15 @@ def key_fault(text: object) -> str | None:
     return None
 
 
+class _Hidden(str):
+    """A text that tools which print local variables do not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'[hidden]'"
+
+
 class ApiKey:
     """An API key that only the server gets to see.
 
@@ -33,10 +42,12 @@ class ApiKey:
         text: the key, in which :func:`key_fault` has found nothing.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_pattern", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        # Hosts and codings are turned into lower case before they are shown.
+        self._pattern = re.compile(re.escape(text), re.IGNORECASE)
 
     def __repr__(self) -> str:
         # Tools that print the local variables of a traceback print this.
@@ -47,16 +58,16 @@ class ApiKey:
 
     @property
     def authorization(self) -> str:
-        """The value of the header that carries the key."""
-        return f"Api-Key {self._text}"
+        """The value of the header that carries the key; its repr shows nothing."""
+        return _Hidden(f"Api-Key {self._text}")
 
     def hide(self, text: str) -> str:
         """Return a text without this key, and without the queries of links, which may be signed."""
-        return _QUERY.sub("?[hidden]", text.replace(self._text, "[API key]"))
+        return _QUERY.sub("?[hidden]", self._pattern.sub("[API key]", text))
 
     def shown(self, text: str) -> str:
         """Return the beginning of a text of the server's: no secret, nothing unprintable."""
         # Cut only after the key is out, lest a part of it stays; and before the rest, lest a long text takes long.
-        text = self.hide(text.replace(self._text, "[API key]")[: 16 * _EXCERPT_LENGTH])
+        text = self.hide(self._pattern.sub("[API key]", text)[: 16 * _EXCERPT_LENGTH])
         text = "".join(char if char.isprintable() else " " for char in text[: _EXCERPT_LENGTH + 1])
         return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"

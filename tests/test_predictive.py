@@ -547,7 +547,7 @@ def check_ranks(planner: _PredictivePlanner, alive: Mapping[int, float]) -> None
     assert [cells[cell] for cell in range(2 * BUCKETS)] == queue._sizes
     ready = {job.id for job in planner._jobs.values() if job.ready}
     assert planner._oldest.keys() == ready
-    assert planner._unknown.keys() == {i for i in ready if not planner._jobs[i].known}
+    assert {i for i in ready if not planner._jobs[i].known} <= planner._due.keys() <= ready
     held = {job_id for heap in queue._heaps for _, job_id in heap}
     assert ready <= held
 

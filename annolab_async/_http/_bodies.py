@@ -48,8 +48,9 @@ class Body:
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self._parts: list[bytes] = []
-        self._length = 0
+        self._body = (
+            bytearray()
+        )  # not a list of parts: many tiny ones would take many times their size
         encoding = headers.get("content-encoding", "identity").strip().lower() or "identity"
         self._is_packed = encoding != "identity"
         if encoding in {"gzip", "x-gzip"}:
@@ -67,22 +68,21 @@ class Body:
         """
         if self._is_packed:
             part = self._unpacked(part)
-        self._parts.append(part)
-        self._length += len(part)
-        if self._length > LARGEST_BODY:
+        self._body += part
+        if len(self._body) > LARGEST_BODY:
             raise NoBody(f"it is longer than {LARGEST_BODY} bytes, which no job is")
 
     def _unpacked(self, part: bytes) -> bytes:
         if self._unpacker.eof:
             raise NoBody("more follows where its packed content ends")
         try:
-            return self._unpacker.decompress(part, LARGEST_BODY + 1 - self._length)
+            return self._unpacker.decompress(part, LARGEST_BODY + 1 - len(self._body))
         except zlib.error as error:
             raise NoBody(f"it cannot be unpacked ({error})") from None
 
     def so_far(self) -> bytes:
         """Return what has come, unpacked."""
-        return b"".join(self._parts)
+        return bytes(self._body)
 
     def whole(self) -> bytes:
         """Return all of it, unpacked.
@@ -90,7 +90,7 @@ class Body:
         Raises:
             NoBody: the end of its packed content is missing.
         """
-        if self._is_packed and self._parts:
+        if self._is_packed and self._body:
             if not self._unpacker.eof:
                 # Libraries deliver this as though it were whole.
                 raise NoBody("its packed content is cut off")

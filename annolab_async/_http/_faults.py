@@ -36,6 +36,7 @@ _OF_A_STALE_CONNECTION: Final = frozenset({
     "ServerDisconnectedError",
     "ClientOSError",
 })
+_REDIRECTS: Final = range(300, 400)
 # What no repetition mends.
 _FINAL: Final = frozenset({
     "SSLCertVerificationError",
@@ -53,6 +54,9 @@ class Progress:
     This outranks the name of what was raised: a transport that sends twice raises what its second try met, and a
     bad answer can raise what usually stands for a bad request.
 
+    Attributes:
+        answer: the status and headers of the answer, once they have come.
+
     Args:
         is_traced: whether the transport surely tells. One of the caller's is believed to when it has told anything.
     """
@@ -63,6 +67,7 @@ class Progress:
         self._has_begun = False
         self._is_written = False
         self._is_tunnelling = False
+        self.answer: tuple[int, list[tuple[bytes, bytes]]] | None = None
 
     def begin(self) -> None:
         """Take note that the request is handed to the transport."""
@@ -73,6 +78,18 @@ class Progress:
         """Whether the server may have seen the request, whatever may have become of it since."""
         return self._has_begun or (self._is_under_way and not self._has_told)
 
+    def redirect(self, fault: BaseException) -> tuple[int, list[tuple[bytes, bytes]]] | None:
+        """Return the status and headers of a redirect that a client could make no request of, else None.
+
+        httpx makes one even if it is not to follow it, and fails if the redirect leads to no URL.
+
+        Args:
+            fault: what the client raised instead.
+        """
+        is_redirect = self.answer is not None and self.answer[0] in _REDIRECTS
+        is_its = not _names(fault).isdisjoint({"InvalidURL", "RemoteProtocolError"})
+        return self.answer if is_redirect and is_its else None
+
     async def trace(self, event: str, info: dict[str, Any]) -> None:
         """Take note of an event of httpcore's trace extension."""
         self._has_told = True
@@ -81,6 +98,11 @@ class Progress:
             # A proxy is asked for a tunnel with the same extensions: that is not the request yet.
             self._is_tunnelling = getattr(info.get("request"), "method", b"") == b"CONNECT"
             self._has_begun = self._has_begun or not self._is_tunnelling
+        elif step == "receive_response_headers.complete" and not self._is_tunnelling:
+            # Over HTTP/1.1 version, status, reason and headers; over HTTP/2 status and headers.
+            head: tuple[Any, ...] = info.get("return_value", ())
+            is_http2 = len(head) == 2  # noqa: PLR2004
+            self.answer = (head[0], head[1]) if is_http2 else (head[1], head[3])
         elif self._has_begun and not self._is_tunnelling:
             self._is_written = self._is_written or step != "send_request_headers.failed"
 
@@ -124,10 +146,20 @@ def scrubbed(fault: Exception, key: ApiKey) -> Exception:
         for name in ("_request", "_response"):  # of httpx and httpx2
             if name in link.__dict__:
                 setattr(link, name, None)
-        link.args = tuple(key.hide(arg) if isinstance(arg, str) else arg for arg in link.args)
-    if hasattr(fault, "request_info"):  # of aiohttp: it holds the headers, and cannot be without
+        link.args = tuple(_plain(arg, key) for arg in link.args)
+        if not isinstance(getattr(link, "message", ""), str):  # of aiohttp: half an answer, say
+            setattr(link, "message", "")  # noqa: B010  # not all exceptions have one
+    if hasattr(
+        fault, "request_info"
+    ):  # of aiohttp, too: it holds the headers, and cannot be without
         return ConnectionError(f"{type(fault).__name__}: {key.hide(str(fault))}")
     return fault
+
+
+def _plain(value: object, key: ApiKey) -> object:
+    if isinstance(value, str):
+        return key.hide(value)
+    return value if isinstance(value, int | OSError | None) else type(value).__name__
 
 
 def _chain(fault: BaseException | None) -> Iterator[BaseException]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     HttpClient = httpx.AsyncClient | httpx2.AsyncClient
 
-__all__ = ["HttpClient", "check_client", "has_network", "pool_size"]
+__all__ = ["HttpClient", "check_client", "has_network", "is_stock", "pool_size"]
 
 _IN_PROCESS: Final = frozenset({"ASGITransport", "MockTransport"})
 
@@ -36,6 +36,11 @@ def check_client(client: object) -> None:
 def has_network(client: HttpClient, url: str) -> bool:
     """Return whether a client sends requests for a URL over a network, and not to something in this process."""
     return type(_transport(client, url)).__name__ not in _IN_PROCESS
+
+
+def is_stock(client: HttpClient, url: str) -> bool:
+    """Return whether a client's transport is httpx's own, which tells how far each request has come."""
+    return type(_transport(client, url)).__name__ == "AsyncHTTPTransport"
 
 
 def pool_size(client: HttpClient, url: str) -> int | None:

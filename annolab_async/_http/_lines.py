@@ -7,13 +7,16 @@ ever differs in its path is built once.
 
 from __future__ import annotations
 
+import socket
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 from anyio import CancelScope
 
 from annolab_async._http._bodies import Body, NoBody, plain_length
+from annolab_async._http._faults import Progress
 
 if TYPE_CHECKING:
     import ssl
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     # Status, headers, body, and what is wrong with the body if it did not come whole.
     Answer = tuple[int, Mapping[str, str], bytes, str | None]
+    Phases = tuple[float, float, float, float]
 
 __all__ = ["AiohttpLines", "ClientLines", "Line", "Lines", "NativeLines", "is_behind_proxy"]
 
@@ -38,6 +42,10 @@ class Line(Protocol):
 
     async def read(self, path: str) -> Answer:
         """Return the answer to a GET request; after an error or a cancellation the line is broken."""
+        ...
+
+    async def release(self) -> None:
+        """Take note that the answer is what was asked for: its connection may be used again."""
         ...
 
     async def aclose(self) -> None:
@@ -67,16 +75,16 @@ class NativeLines:
         origin: scheme, host and port.
         headers: of every request.
         context: what all lines do TLS with.
-        timeout: seconds that connecting may take.
+        phases: seconds that connecting, reading, writing and waiting for a pool may take.
     """
 
     def __init__(
-        self, origin: str, headers: httpx.Headers, context: ssl.SSLContext, timeout: float
+        self, origin: str, headers: httpx.Headers, context: ssl.SSLContext, phases: Phases
     ) -> None:
         self._origin = origin
         self._headers = headers
         self._context = context
-        self._timeout = timeout
+        self._phases = phases
         self._limits = httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS)
         self._is_behind_proxy = is_behind_proxy()
 
@@ -84,9 +92,9 @@ class NativeLines:
         """Return a new line."""
         if self._is_behind_proxy:
             client = httpx.AsyncClient(
-                verify=self._context, limits=self._limits, timeout=self._timeout
+                verify=self._context, limits=self._limits, timeout=self._phases
             )
-            return _OwnClientLine(client, self._origin, self._headers, self._timeout)
+            return _OwnClientLine(client, self._origin, self._headers, self._phases)
         transport = httpx.AsyncHTTPTransport(verify=self._context, limits=self._limits)
         # The deadline bounds everything; connecting has a timeout of its own, since httpx leaves a handshake that
         # is cancelled to the garbage collector.
@@ -94,7 +102,7 @@ class NativeLines:
             "GET",
             self._origin,
             headers=self._headers,
-            extensions={"timeout": {"connect": self._timeout}},
+            extensions={"timeout": {"connect": self._phases[0]}},
         )
         return _TransportLine(transport, request)
 
@@ -114,6 +122,9 @@ class _TransportLine:
         finally:
             await stream.aclose()
 
+    async def release(self) -> None:
+        """The connection is the line's own."""
+
     async def aclose(self) -> None:
         await self._transport.aclose()
 
@@ -125,13 +136,13 @@ class ClientLines:
         client: the caller's client.
         origin: scheme, host and port.
         headers: of every request.
-        timeout: seconds that one phase of a request may take.
+        phases: seconds that connecting, reading, writing and waiting for the pool may take.
     """
 
     def __init__(
-        self, client: HttpClient, origin: str, headers: httpx.Headers, timeout: float
+        self, client: HttpClient, origin: str, headers: httpx.Headers, phases: Phases
     ) -> None:
-        self._parts = client, origin, headers, timeout
+        self._parts = client, origin, headers, phases
 
     def open(self) -> Line:
         """Return a new line; whose connection it gets is up to the client's pool."""
@@ -140,35 +151,61 @@ class ClientLines:
 
 class _ClientLine:
     def __init__(
-        self, client: HttpClient, origin: str, headers: httpx.Headers, timeout: float
+        self, client: HttpClient, origin: str, headers: httpx.Headers, phases: Phases
     ) -> None:
         self._client: Any = client
         self._origin = origin
         self._headers = headers
-        self._timeout = timeout
-        self._connection: Any = None  # on which the last answer came
+        self._phases = phases
+        self._response: Any = None  # whose connection is still held
+        self._is_whole = False
 
     async def read(self, path: str) -> Answer:
-        self._connection = None
+        self._response, self._is_whole = None, False
         # Built anew each time: a request once built does not follow the client's headers and cookies.
+        progress = Progress()
         request = self._client.build_request(
-            "GET", self._origin + path, headers=self._headers, timeout=self._timeout
+            "GET",
+            self._origin + path,
+            headers=self._headers,
+            timeout=self._phases,
+            extensions={"trace": progress.trace},
         )
-        # Not following redirects, nor putting the client's auth in the place of the key.
-        response = await self._client.send(request, auth=None, follow_redirects=False, stream=True)
-        if response.http_version != "HTTP/2":  # over which others may have requests under way
-            self._connection = response.extensions.get("network_stream")
         try:
-            if response.is_stream_consumed:  # by a hook of the client's, or it never was a stream
-                return response.status_code, response.headers, response.content, None
-            return await _received(response.status_code, response.headers, response.aiter_raw())
-        finally:
-            await response.aclose()
+            # Not following redirects, nor putting the client's auth in the place of the key.
+            response = await self._client.send(
+                request, auth=None, follow_redirects=False, stream=True
+            )
+        except Exception as fault:
+            if (head := progress.redirect(fault)) is None:
+                raise
+            return head[0], httpx.Headers(head[1]), b"", "it is not read"
+        if response.is_stream_consumed:  # by a hook of the client's, or it never was a stream
+            return response.status_code, response.headers, response.content, None
+        self._response = response
+        # Not response.aiter_raw(), which at its end hands the connection to who is next: that is to wait until
+        # somebody has looked at the answer.
+        answer = await _received(response.status_code, response.headers, response.stream)
+        self._is_whole = True
+        return answer
+
+    async def release(self) -> None:
+        if self._response is not None:
+            with CancelScope(shield=True):  # nothing is left to wait for
+                await self._response.aclose()
 
     async def aclose(self) -> None:
-        # The caller closes what the caller made: just this connection is taken out of use.
-        if self._connection is not None:
-            await self._connection.aclose()
+        # The caller closes what the caller made: just this connection is taken out of use. After a failure the
+        # library has done that, and it may be another's by now; over HTTP/2 others have requests under way.
+        response = self._response
+        if response is None:
+            return
+        if self._is_whole and response.http_version != "HTTP/2":
+            # Not closed, which its pool on trio does not bear: so it looks as if the server had, and the pool drops it.
+            with suppress(OSError, AttributeError, KeyError):
+                connection = response.extensions["network_stream"].get_extra_info("socket")
+                connection.shutdown(socket.SHUT_RDWR)
+        await response.aclose()
 
 
 class _OwnClientLine(_ClientLine):
@@ -228,6 +265,9 @@ class _AiohttpLine:
             if plain_length(response.headers) is not None:
                 return response.status, response.headers, await response.read(), None
             return await _received(response.status, response.headers, response.content.iter_any())
+
+    async def release(self) -> None:
+        """The connection is the line's own."""
 
     async def aclose(self) -> None:
         await self._session.close()

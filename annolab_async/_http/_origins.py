@@ -20,8 +20,9 @@ _LAST_PORT: Final = 65535
 _LONGEST_LOCATION: Final = 8192
 _NOT_IN_A_BASE_URL: Final = {"user name": "@", "query": "?", "fragment": "#", "backslash": "\\"}
 _ONLY_PRINTABLE: Final = re.compile(r"[!-~]+")
-# Segments that mean themselves: no query, no fragment, nothing that leads upwards.
-_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~%-]+)+")
+# Segments that mean themselves: nothing escaped, no query, no fragment, nothing that leads upwards.
+_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
+_HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ABSOLUTE: Final = re.compile(
     r"(?P<scheme>https?:)?//(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])(?P<port>:[0-9]{1,5})?(?P<rest>[/?#].*)?",
@@ -54,7 +55,9 @@ def check_base_url(
         url, fault = httpx.URL(), "what stands there"
     wrong = [part for part, mark in _NOT_IN_A_BASE_URL.items() if mark in base_url]
     fault = fault or " or ".join(wrong)
-    is_port = url.port is None or 0 < url.port <= _LAST_PORT
+    # To Python, "+80" and "8_0" are numbers, too.
+    port = re.search(r":([^/:\]]*)(/|$)", base_url.partition("://")[2])
+    is_port = port is None or (port[1].isdecimal() and 0 < int(port[1]) <= _LAST_PORT)
     if url.scheme not in _USUAL_PORTS or not _is_host(url.host) or not is_port or fault:
         # The URL itself is not shown: a userinfo or query may hold a password.
         raise ConfigurationError(
@@ -71,7 +74,9 @@ def check_base_url(
 
 
 def _is_host(host: str) -> bool:
-    return bool(host) and "%" not in host
+    return (
+        _HOST.fullmatch(host) is not None or ":" in host
+    )  # an IPv6 address, which httpx has checked
 
 
 def _is_here(host: str) -> bool:
@@ -89,8 +94,10 @@ def check_path(path: object) -> str:
     Raises:
         ConfigurationError: it is not ``/some/path``.
     """
-    if isinstance(path, str) and _PATH.fullmatch(whole := "/" + path.strip("/")):
-        return whole
+    if isinstance(path, str):
+        whole = "/" + path.removeprefix("/").removesuffix("/")
+        if _PATH.fullmatch(whole):
+            return whole
     raise ConfigurationError("inference_path must look like /v1/infer/batch")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
@@ -16,8 +17,9 @@ from anyio import (
     get_cancelled_exc_class,
     move_on_after,
 )
-from attrs import frozen
+from attrs import field, frozen
 
+from annolab_async._http._apart import apart
 from annolab_async._http._bodies import PLAIN, Incoming
 from annolab_async._http._faults import (
     Progress,
@@ -26,9 +28,10 @@ from annolab_async._http._faults import (
     may_be_stale,
     scrubbed,
 )
-from annolab_async._http._given import check_client, pool_size
+from annolab_async._http._given import check_client, is_stock, pool_size
 from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines
 from annolab_async._http._origins import path_within
+from annolab_async._http._parts import OnePart
 from annolab_async._http._quiet import CURRENT_KEY, quieten
 from annolab_async._replies import Reply
 from annolab_async.errors import AnnoLabError, ConfigurationError, InvalidResponse, NotOpen
@@ -46,9 +49,10 @@ __all__ = ["HttpSession", "TransportName"]
 TransportName = Literal["auto", "httpx", "aiohttp"]
 T = TypeVar("T")
 
-# The share of the deadline that one phase (connecting, writing, each read) may take. Below 1, since httpx closes a
-# connection in the middle of a handshake when its own timeout ends it, but leaves it to the garbage collector when
-# the deadline does.
+# The share of the deadline that one phase may take: connecting and the TLS handshake; waiting for the pool, writing and
+# each read. Together the first two stay below 1, since httpx closes a connection in the middle of a handshake when its
+# own timeout ends it, but leaves it to the garbage collector when the deadline does.
+_CONNECTING: Final = 0.45
 _PHASE: Final = 0.9
 _CLOSING_SECONDS: Final = 1.0
 _MOST_REDIRECTS: Final = 5
@@ -101,8 +105,12 @@ class HttpSession(AsyncContextManagerMixin):
         self._write_headers = httpx.Headers(self._read_headers)
         self._write_headers["Content-Type"] = "application/json"
         self._timeout = timeout
+        phase = _PHASE * timeout
+        self._phases = _CONNECTING * timeout, phase, phase, phase
         self.max_at_once = max_connections
+        self._is_traced = True
         if http_client is not None:
+            self._is_traced = is_stock(http_client, base_url)
             size = pool_size(http_client, base_url)
             self.max_at_once = min(max_connections, size or max_connections)
         self._is_open = False
@@ -119,7 +127,7 @@ class HttpSession(AsyncContextManagerMixin):
             if self._given_client is not None:
                 self._submit_client = self._given_client
                 self._lines = ClientLines(
-                    self._given_client, self._origin, self._read_headers, _PHASE * self._timeout
+                    self._given_client, self._origin, self._read_headers, self._phases
                 )
             else:
                 # Made once: it takes 20 ms and more.
@@ -130,7 +138,7 @@ class HttpSession(AsyncContextManagerMixin):
                     self._lines = AiohttpLines(self._origin, self._read_headers, context)
                 else:
                     self._lines = NativeLines(
-                        self._origin, self._read_headers, context, _PHASE * self._timeout
+                        self._origin, self._read_headers, context, self._phases
                     )
             stack.push_async_callback(self._hang_up)
             self._is_open = True
@@ -169,13 +177,14 @@ class HttpSession(AsyncContextManagerMixin):
         scope = CancelScope(deadline=current_time() + self._timeout)
         self._under_way.add(scope)
         token = CURRENT_KEY.set(self._key)
-        reply = None
+        reply = failure = None
         fault: Exception = TimeoutError(f"after {self._timeout:g} s")
         try:
             with scope:
-                return await self._follow(path, read)
-        except AnnoLabError:
-            raise
+                result = await self._follow(path, read)
+                if not isinstance(result, _Failed):
+                    return result
+                failure = result.error
         except Exception as error:
             reply = _raised_reply(error, "GET", path)
             if self._is_open and not reply and not is_of_the_wire(error):
@@ -185,22 +194,28 @@ class HttpSession(AsyncContextManagerMixin):
             CURRENT_KEY.reset(token)
             self._under_way.remove(scope)
         # Outside of the handler, so that nothing raised below drags along what was raised above.
+        if failure:
+            raise failure
         self.check_open(fault)
         if reply:
             return read(reply)
         raise error_of(fault, method="GET", path=path) from fault
 
-    async def _follow(self, path: str, read: Callable[[Reply], T]) -> T:
+    async def _follow(self, path: str, read: Callable[[Reply], T]) -> T | _Failed:
         target = self._prefix + path
         moves = 0
 
-        def take(answer: Answer) -> T | _Moved:
+        def take(answer: Answer) -> T | _Moved | _Failed:
             location = answer[1].get("location") if answer[0] in _REDIRECTS else None
             if location and moves < _MOST_REDIRECTS:
                 moved_to = path_within(self._origin, target, location)
                 if moved_to is not None:
                     return _Moved(moved_to)
-            return read(Reply("GET", path, *answer))
+            try:
+                return read(Reply("GET", path, *answer))
+            except AnnoLabError as error:
+                # Raised where no local variable holds the answer: some tools show those with a traceback.
+                return _Failed(error.with_traceback(None))
 
         while isinstance(result := await self._ask(target, take), _Moved):
             target = result.target
@@ -211,32 +226,37 @@ class HttpSession(AsyncContextManagerMixin):
         is_kept = bool(self._idle)
         line = self._idle.pop() if is_kept else self._lines.open()
         try:
-            return await self._ask_on(line, target, take)
+            return await self._ask_apart(line, target, take)
         except Exception as fault:
             # The server may have closed a kept connection just before: that is no failure yet.
             if not (is_kept and may_be_stale(fault) and self._is_open):
                 raise
-        return await self._ask_on(self._lines.open(), target, take)
+        return await self._ask_apart(self._lines.open(), target, take)
+
+    async def _ask_apart(self, line: Line, target: str, take: Callable[[Answer], T]) -> T:
+        if self._given_client is None:  # each of our own lines closes all that it has
+            return await self._ask_on(line, target, take)
+        return await apart(partial(self._ask_on, line, target, take))
 
     async def _ask_on(self, line: Line, target: str, take: Callable[[Answer], T]) -> T:
         is_sound = False
         try:
             answer = await line.read(target)
-            is_sound = self._is_open and answer[3] is None
-            return take(answer)
-        except InvalidResponse:
-            is_sound = False
-            raise
+            result = take(answer)
+            is_wrong = isinstance(result, _Failed) and isinstance(result.error, InvalidResponse)
+            is_sound = self._is_open and answer[3] is None and not is_wrong
         finally:
             if is_sound:
+                await line.release()
                 self._idle.append(line)
             else:
                 with move_on_after(_CLOSING_SECONDS, shield=True):
                     await line.aclose()
+        return result
 
     def progress(self) -> Progress:
         """Return what is to be told how far a submission has come."""
-        return Progress(is_traced=self._given_client is None)
+        return Progress(is_traced=self._is_traced)
 
     async def post(self, path: str, body: bytes, progress: Progress) -> Reply:
         """Send a JSON body in a POST request, once; return as much of the answer as has come.
@@ -256,9 +276,11 @@ class HttpSession(AsyncContextManagerMixin):
         token = CURRENT_KEY.set(self._key)
         try:
             with fail_after(self._timeout):
-                await self._exchange(path, body, progress, incoming)
+                await apart(partial(self._exchange, path, body, progress, incoming))
         except Exception as error:  # noqa: BLE001  # whatever it was: what it proves about the batch comes first
             reply = _raised_reply(error, "POST", path)
+            if (head := progress.redirect(error)) is not None:
+                reply = Reply("POST", path, head[0], httpx.Headers(head[1]), b"")
             fault = scrubbed(error, self._key)
             incoming.fail(f"it broke off ({type(fault).__name__})")
         finally:
@@ -278,9 +300,11 @@ class HttpSession(AsyncContextManagerMixin):
             self._origin + self._prefix + path,
             content=body,
             headers=self._write_headers,
-            timeout=_PHASE * self._timeout,
+            timeout=self._phases,
             extensions={"trace": progress.trace},
         )
+        if isinstance(request, httpx.Request):  # and not httpx2's, which needs no such help
+            request.stream = OnePart(body)
         progress.begin()
         # Not following redirects: they could carry the key to another server, or a batch twice.
         response = await client.send(request, auth=None, follow_redirects=False, stream=True)
@@ -313,10 +337,17 @@ class HttpSession(AsyncContextManagerMixin):
 
 
 @frozen
+class _Failed:
+    """What an answer's reader raised."""
+
+    error: AnnoLabError
+
+
+@frozen
 class _Moved:
     """Where within the origin a redirect leads."""
 
-    target: str
+    target: str = field(repr=False)
 
 
 async def _take_in(parts: AsyncIterable[bytes], incoming: Incoming) -> None:
