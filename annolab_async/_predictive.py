@@ -32,6 +32,10 @@ __all__ = ["Predictive"]
 
 _SWEEP: Final = 4
 """One pick in so many may go to an overdue job rather than to the most probable end."""
+_FAILURES_OF_A_SERVICE_DOWN: Final = 5
+"""After how many failures in a row, of whichever jobs, the service is held to be down."""
+_PROBE_GAP: Final = 5.0
+"""Seconds between two polls of such a service that are not due anyway."""
 
 
 @frozen(kw_only=True)
@@ -94,6 +98,8 @@ class _PredictivePlanner:
         self._due: OrderedDict[int, float] = OrderedDict()
         self._parked: list[tuple[float, int]] = []  # (retry_at, id), cleaned lazily
         self._picks = 0  # since the last that went to an overdue job
+        self._picked_at = -math.inf
+        self._failures = 0  # since the last answer
 
     def add(
         self,
@@ -126,7 +132,7 @@ class _PredictivePlanner:
             job.queue.discard(job)
 
     def due_at(self) -> float | None:
-        times = [worth_at for _, worth_at, _ in self._candidates()]
+        times = [max(worth_at, self._free_at) for _, worth_at, _ in self._candidates()]
         times.append(self._overdue()[0])
         if self._parked:
             times.append(self._parked[0][0])
@@ -139,7 +145,8 @@ class _PredictivePlanner:
         if overdue_at > now:
             chosen = None
         most = -1.0
-        if chosen is None or self._picks < _SWEEP - 1:
+        is_their_turn = chosen is None or self._picks < _SWEEP - 1
+        if is_their_turn and self._free_at <= now:
             for job, worth_at, hazard in self._candidates():
                 if worth_at <= now:
                     delay = hazard * (now - job.since) ** 2
@@ -148,12 +155,14 @@ class _PredictivePlanner:
         if chosen is None:
             return None
         self._picks = self._picks + 1 if most >= 0 else 0
+        self._picked_at = now
         chosen.ready = False
         del self._oldest[chosen.id]
         self._due.pop(chosen.id, None)
         return chosen.id
 
     def answered(self, job_id: int, now: float, asked_at: float, state: JobState) -> None:  # noqa: ARG002
+        self._failures = 0
         job = self._jobs[job_id]
         if state.is_terminal:
             del self._jobs[job_id]
@@ -165,6 +174,7 @@ class _PredictivePlanner:
             self._release(job)
 
     def failed(self, job_id: int, now: float, retry_at: float | None) -> None:
+        self._failures += 1
         job = self._jobs[job_id]
         if job.rhythm is None or not job.known:
             # The time since it was last answered for is kept to. A job that never was has no such rhythm: it is asked
@@ -175,6 +185,12 @@ class _PredictivePlanner:
             retry_at = now + job.rhythm
         job.retry_at = retry_at
         heapq.heappush(self._parked, (retry_at, job_id))
+
+    @property
+    def _free_at(self) -> float:
+        """When a job may be picked for what was learned: of a service that is down, nothing is learned."""
+        is_down = self._failures >= _FAILURES_OF_A_SERVICE_DOWN
+        return self._picked_at + _PROBE_GAP if is_down else -math.inf
 
     def _candidates(self) -> Iterator[tuple[QueuedJob, float, float]]:
         for queue in self._queues.values():

@@ -71,12 +71,13 @@ def read_job(
     job, fault = _job(reply, asked_for)
     if job is not None:
         return job
+    fault = key.shown(fault)
     # Raised here, where no local variable and no exception on the way holds the body.
     salvaged = salvaged_id(reply.body)
     raise InvalidResponse(
         method=reply.method,
         path=reply.path,
-        fault=key.shown(fault),
+        fault=fault,
         excerpt=key.shown(_text(reply.body)),
         inference_job_id=salvaged if asked_for in {None, salvaged} else None,
     )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from annolab_async._http._faults import Progress
 from annolab_async._http._given import check_client, has_network
 from annolab_async._http._origins import check_base_url, check_path
-from annolab_async._http._session import HttpSession, TransportName
+from annolab_async._http._session import HttpSession
+from annolab_async._http._transports import TransportName
 
 if TYPE_CHECKING:
     from annolab_async._http._given import HttpClient as HttpClient

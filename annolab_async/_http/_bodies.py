@@ -10,12 +10,14 @@ from annolab_async._replies import Reply
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LARGEST_BODY", "PLAIN", "Body", "Incoming", "NoBody", "plain_length"]
+__all__ = ["LARGEST_BODY", "PARTS_AT_ONCE", "PLAIN", "Body", "Incoming", "NoBody", "plain_length"]
 
 # A job with 100,000 source ids takes about 0.8 MB. Much more could not be decoded without holding up the event loop.
 LARGEST_BODY: Final = 2**20
 # An answer is smaller than what unpacking it costs.
 PLAIN: Final = {"Accept-Encoding": "identity"}
+# Tiny parts that have come together are taken without giving way to other tasks, but not more than so many.
+PARTS_AT_ONCE: Final = 32
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 

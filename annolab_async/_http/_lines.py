@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 from anyio import CancelScope
+from anyio.lowlevel import cancel_shielded_checkpoint
 
-from annolab_async._http._bodies import Body, NoBody, plain_length
+from annolab_async._http._bodies import PARTS_AT_ONCE, Body, NoBody, plain_length
 from annolab_async._http._faults import Progress
 
 if TYPE_CHECKING:
@@ -222,11 +223,11 @@ class AiohttpLines:
         context: what all lines do TLS with.
     """
 
-    def __init__(self, origin: str, headers: httpx.Headers, context: ssl.SSLContext) -> None:
+    def __init__(self, origin: str, headers: dict[str, str], context: ssl.SSLContext) -> None:
         from yarl import URL  # noqa: PLC0415  # aiohttp's own
 
         self._origin = URL(origin)
-        self._headers = dict(headers)
+        self._headers = headers
         self._context = context
         self._is_behind_proxy = is_behind_proxy()
 
@@ -307,7 +308,11 @@ async def _measured(
         return b"", str(fault)
     # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
     with CancelScope() as scope:
+        number = 0
         async for part in parts:
+            number += 1
+            if number % PARTS_AT_ONCE == 0:
+                await cancel_shielded_checkpoint()
             if reason is None:
                 try:
                     body.feed(part)

@@ -20,8 +20,10 @@ _LAST_PORT: Final = 65535
 _LONGEST_LOCATION: Final = 8192
 _NOT_IN_A_BASE_URL: Final = {"user name": "@", "query": "?", "fragment": "#", "backslash": "\\"}
 _ONLY_PRINTABLE: Final = re.compile(r"[!-~]+")
-# Segments that mean themselves: nothing escaped, no query, no fragment, nothing that leads upwards.
-_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+")
+# Segments that mean themselves: no query, no fragment, nothing that leads upwards, and no such thing in disguise.
+_PATH: Final = re.compile(
+    r"(/(?!\.{1,2}(/|$))([A-Z0-9._~-]|%(?!2[EF]|5C|[01])[0-9A-F]{2})+)+", re.IGNORECASE
+)
 _HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _ABSOLUTE: Final = re.compile(
@@ -74,9 +76,8 @@ def check_base_url(
 
 
 def _is_host(host: str) -> bool:
-    return (
-        _HOST.fullmatch(host) is not None or ":" in host
-    )  # an IPv6 address, which httpx has checked
+    is_ipv6 = ":" in host and "%" not in host  # httpx has checked it, but lets zones pass
+    return is_ipv6 or _HOST.fullmatch(host) is not None
 
 
 def _is_here(host: str) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 from anyio import (
@@ -17,10 +16,11 @@ from anyio import (
     get_cancelled_exc_class,
     move_on_after,
 )
+from anyio.lowlevel import cancel_shielded_checkpoint
 from attrs import field, frozen
 
 from annolab_async._http._apart import apart
-from annolab_async._http._bodies import PLAIN, Incoming
+from annolab_async._http._bodies import PARTS_AT_ONCE, PLAIN, Incoming
 from annolab_async._http._faults import (
     Progress,
     error_of,
@@ -33,20 +33,20 @@ from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines
 from annolab_async._http._origins import path_within
 from annolab_async._http._parts import OnePart
 from annolab_async._http._quiet import CURRENT_KEY, quieten
+from annolab_async._http._transports import check_transport, has_aiohttp, own_client
 from annolab_async._replies import Reply
 from annolab_async.errors import AnnoLabError, ConfigurationError, InvalidResponse, NotOpen
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
     from annolab_async._http._given import HttpClient
     from annolab_async._http._lines import Answer, Line, Lines
+    from annolab_async._http._transports import TransportName
     from annolab_async._secret import ApiKey
 
-__all__ = ["HttpSession", "TransportName"]
+__all__ = ["HttpSession"]
 
-TransportName = Literal["auto", "httpx", "aiohttp"]
 T = TypeVar("T")
 
 # The share of the deadline that one phase may take: connecting and the TLS handshake; waiting for the pool, writing and
@@ -93,7 +93,7 @@ class HttpSession(AsyncContextManagerMixin):
     ) -> None:
         if http_client is not None:
             check_client(http_client)
-        _check_transport(transport, has_client=http_client is not None)
+        check_transport(transport, has_client=http_client is not None)
         url = httpx.URL(base_url)
         self._origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         self._prefix = url.raw_path.decode("ascii").rstrip("/")
@@ -133,9 +133,13 @@ class HttpSession(AsyncContextManagerMixin):
                 # Made once: it takes 20 ms and more.
                 context = httpx.create_ssl_context()
                 limits = httpx.Limits(max_connections=self.max_at_once, max_keepalive_connections=0)
-                self._submit_client = await stack.enter_async_context(_own_client(context, limits))
+                self._submit_client = await stack.enter_async_context(own_client(context, limits))
                 if self._uses_aiohttp():
-                    self._lines = AiohttpLines(self._origin, self._read_headers, context)
+                    self._lines = AiohttpLines(
+                        self._origin,
+                        {"Authorization": self._key.authorization, **PLAIN},
+                        context,
+                    )
                 else:
                     self._lines = NativeLines(
                         self._origin, self._read_headers, context, self._phases
@@ -150,7 +154,7 @@ class HttpSession(AsyncContextManagerMixin):
             raise ConfigurationError(
                 "transport='aiohttp' works on asyncio only: leave it out, or take 'httpx'"
             )
-        return self._transport != "httpx" and is_asyncio and _has_aiohttp()
+        return self._transport != "httpx" and is_asyncio and has_aiohttp()
 
     async def _hang_up(self) -> None:
         self._is_open = False
@@ -353,7 +357,11 @@ class _Moved:
 async def _take_in(parts: AsyncIterable[bytes], incoming: Incoming) -> None:
     # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
     with CancelScope() as scope:
+        number = 0
         async for part in parts:
+            number += 1
+            if number % PARTS_AT_ONCE == 0:
+                await cancel_shielded_checkpoint()
             if incoming.wants_more:
                 incoming.feed(part)
             else:
@@ -367,30 +375,3 @@ def _raised_reply(fault: Exception, method: str, path: str) -> Reply | None:
     if type(status_code) is not int:
         return None
     return Reply(method, path, status_code, getattr(response, "headers", {}), b"")
-
-
-def _own_client(context: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncClient:
-    try:
-        return httpx.AsyncClient(verify=context, limits=limits)
-    except (ImportError, ValueError, httpx.InvalidURL) as fault:
-        # It reads the environment: a SOCKS proxy needs a package more, another one may be spelled wrongly.
-        raise ConfigurationError(
-            f"The proxy that the environment names cannot be used: {fault} (Mend or unset HTTP_PROXY, HTTPS_PROXY and "
-            "ALL_PROXY, or bring an http_client of your own.)"
-        ) from None
-
-
-def _check_transport(transport: TransportName, *, has_client: bool) -> None:
-    if transport not in {"auto", "httpx", "aiohttp"}:
-        raise ConfigurationError(f"transport is {transport!r}, not 'auto', 'httpx' or 'aiohttp'")
-    if transport == "aiohttp":
-        if has_client:
-            raise ConfigurationError("transport='aiohttp' does not go with an http_client of yours")
-        if not _has_aiohttp():
-            raise ConfigurationError(
-                "transport='aiohttp' needs aiohttp: pip install 'annolab-async[aiohttp]'"
-            )
-
-
-def _has_aiohttp() -> bool:
-    return find_spec("aiohttp") is not None

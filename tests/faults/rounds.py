@@ -17,13 +17,14 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from annolab_async import AsyncInferenceClient, RetryPolicy
+from tests.faults.often import IS_THOROUGH
 from tests.service import KEY, a_request, task_count
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-ROUNDS: Final = 100
-WARM_UP: Final = 20
+ROUNDS: Final = 100 if IS_THOROUGH else 25
+WARM_UP: Final = ROUNDS // 5
 AT_ONCE: Final = 300
 _POOL: Final = 20
 # How often a call gives way before all that is left to do is to wait.

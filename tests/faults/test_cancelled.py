@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from annolab_async import AsyncInferenceClient, InferenceJob, SubmissionUnknown
 from tests.faults.chaos import answer, by_request, chaos, cut, held, reply, stall
 from tests.faults.kinds import GIVEN, ONCE, OWN, Kind, Stepped, a_client, fd_count
+from tests.faults.often import often
 from tests.service import KEY, a_request, task_count
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def kind(request: pytest.FixtureRequest, anyio_backend_name: str) -> Kind:
 async def test_a_cancelled_batch_is_never_passed_over_in_silence_if_it_may_exist(
     kind: Kind, how: How, caplog: pytest.LogCaptureFixture
 ) -> None:
-    count = 2000 if how == "by its scope" else 500
+    count = often(2000 if how == "by its scope" else 500)
     with chaos(by_request(usual)) as server:
         fds, tasks = fd_count(), task_count()
         async with a_client(kind, server, pool=POOL) as client:

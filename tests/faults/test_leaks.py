@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 from annolab_async import FixedInterval, NotOpen
 from tests.faults.chaos import by_request, chaos, stall
 from tests.faults.kinds import Stepped
+from tests.faults.often import often
 from tests.faults.rounds import AT_ONCE, ROUNDS
 from tests.service import a_request, an_emulator, in_process, submit_many, task_count
 from tests.virtual_time import virtual_backend
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 SEED: Final = 4
-TIMES: Final = 500
+TIMES: Final = often(500)
 MB: Final = 2**20
 EVERY_SECOND: Final = FixedInterval(1.0)
 

@@ -32,6 +32,7 @@ from annolab_async import (
     SubmissionUnknown,
 )
 from tests.faults.chaos import a_full_backlog, answer, chaos, cut, held, reply, stall
+from tests.faults.often import IS_THOROUGH, often
 from tests.faults.ways import OF_SUBMISSIONS, Way, client_of
 from tests.service import KEY, a_request
 
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
 
-TIMES: Final = 200
+TIMES: Final = often(200)
+# So many at once take a while to be sent, with a server in the same process.
+TIMEOUT: Final = 3.0 if IS_THOROUGH else 1.0
 JOB: Final = '{"inferenceJobId": 1234567, "status": "Queued", "sourceIds": [1, 2]}'
 WHOLE: Final = reply(JOB)
 IN_THE_ID: Final = WHOLE.index(b"4567")
@@ -193,7 +196,7 @@ async def test_what_the_server_has_not_taken_is_sent_again(
 
 
 async def submit_to_silence(
-    way: Way, base_url: str, *, size: int = 2, timeout: float = 1.0
+    way: Way, base_url: str, *, size: int = 2, timeout: float = TIMEOUT
 ) -> list[Submission]:
     """Submit to a server that lets everything time out, all at once: on four pools, since large ones are slow."""
     async with AsyncExitStack() as stack:
@@ -219,7 +222,9 @@ async def test_what_silence_proves(name: str, way: Way) -> None:
 @pytest.mark.parametrize("way", OF_SUBMISSIONS)
 async def test_a_server_that_stops_reading_leaves_a_batch_unknown(way: Way) -> None:
     with chaos(stall(read=100), receive_buffer=4096) as server:
-        submissions = await submit_to_silence(way, server.base_url, size=10_000, timeout=2.5)
+        submissions = await submit_to_silence(
+            way, server.base_url, size=10_000, timeout=2 * TIMEOUT
+        )
     check(lost(stall()), submissions, server)
 
 

@@ -1,0 +1,13 @@
+"""How often the tests of this folder repeat what they do: ten times as often where ``FAULTS=thorough`` is set, as in CI."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+IS_THOROUGH: Final = os.environ.get("FAULTS") == "thorough"
+
+
+def often(times: int) -> int:
+    """Return the number of repetitions for a full count of ``times``."""
+    return times if IS_THOROUGH else times // 10
