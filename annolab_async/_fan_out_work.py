@@ -235,6 +235,7 @@ class RunWork:
             return
         to = _OUTCOMES[transition.outcome] if transition.outcome else BatchState.SUBMITTED
         error = str(transition.error) if transition.error else None
+        after = None
         with CancelScope(shield=True):
             after = await self.scribe.change(record, to, status=status, error=error)
         if after is not None and transition.outcome is None:
