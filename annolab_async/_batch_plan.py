@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 from collections.abc import AsyncIterable, Collection, Iterable, Set as AbstractSet
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, SupportsIndex
 
 from attrs import field, frozen
 
@@ -24,11 +24,15 @@ _BLOCK: Final = 2**16
 _FEW: Final = 1024
 
 
-def _in_order(source_ids: object) -> object:
+def _in_order(
+    source_ids: Iterable[int] | AsyncIterable[int],
+) -> Iterable[int] | AsyncIterable[int]:
     # A set has no order, and a plan that is started again must be cut as it was.
-    if isinstance(source_ids, AbstractSet):
-        return sorted(source_ids, key=lambda value: (not isinstance(value, int), str(value), value))
-    return source_ids
+    return sorted(source_ids, key=_order) if isinstance(source_ids, AbstractSet) else source_ids
+
+
+def _order(value: object) -> tuple[int, str]:
+    return (value, "") if isinstance(value, int) else (0, str(value))
 
 
 @frozen(kw_only=True, eq=False)
@@ -207,7 +211,7 @@ class _SeenIds:
 def _source_id(value: object) -> int | None:
     # Anything that is an integer to Python, such as numpy's; but no bool, which surely is a slip.
     if type(value) is not int:
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
             return None
         value = operator.index(value)
     return value if 1 <= value <= _LARGEST_ID else None

@@ -247,6 +247,7 @@ class Sender:
     async def _write(
         self, record: BatchRecord, to: BatchState, **news: object
     ) -> BatchRecord | None:
+        after = None
         # Not to be cancelled: what was learned by sending would be lost.
         with CancelScope(shield=True):
             after = await self._scribe.change(record, to, **news)

@@ -30,6 +30,8 @@ async def chunks(
         ValueError: a batch is empty or holds what is no id.
     """
     first, chunk, sources = 1, list[tuple[int, ...]](), 0
+    # What comes over time is not kept waiting for what comes later.
+    at_once = 1 if isinstance(batches, AsyncIterable) else _BATCHES_AT_ONCE
     async for batch in _stream(batches):
         source_ids = tuple(batch)
         if not source_ids or not all(type(item) is int and item > 0 for item in source_ids):
@@ -38,7 +40,7 @@ async def chunks(
             )
         chunk.append(source_ids)
         sources += len(source_ids)
-        if len(chunk) == _BATCHES_AT_ONCE or sources >= _SOURCES_AT_ONCE:
+        if len(chunk) == at_once or sources >= _SOURCES_AT_ONCE:
             yield first, chunk
             first, chunk, sources = first + len(chunk), [], 0
     if chunk:
