@@ -241,6 +241,8 @@ class RunWork:
         if after is not None and transition.outcome is None:
             self._of_job[transition.inference_job_id] = after
             return
+        # It has ended, or it is somebody else's by now.
+        self._watcher.discard(transition.inference_job_id)
         del self._of_job[transition.inference_job_id]
         self._sender.in_flight.discard(record.number)
         if after is not None and after.state is BatchState.ERRORED:
