@@ -128,8 +128,12 @@ class RunWork:
     def is_over(self) -> bool:
         """Whether no batch will change any more unless somebody asks for it."""
         is_done = self._is_counted and not self.books.open
-        is_splitting = self._to_split and self._sender.has_sent
-        return self.is_stopped or (is_done and not is_splitting)
+        return self.is_stopped or (is_done and not (self._to_split and self._may_split))
+
+    @property
+    def _may_split(self) -> bool:
+        # What is refused before anything was taken may be the plan's fault, and not that of any source.
+        return self._sender.has_sent or self.books.count(BatchState.FINISHED) > 0
 
     async def prepare(self) -> None:
         """Take over what those who are gone have left behind, and look at what there is."""
@@ -217,10 +221,10 @@ class RunWork:
 
     async def _split(self) -> None:
         while True:
-            # What is refused before anything was taken may be the plan's fault, and not that of any source.
-            has_taken = self._sender.has_sent or self.books.count(BatchState.FINISHED)
-            if self._to_split and has_taken and not self._sender.is_stopping:
-                await self.scribe.split(self._to_split.pop())
+            if self._to_split and self._may_split and not self._sender.is_stopping:
+                # Until its halves are there, the run is not over.
+                await self.scribe.split(self._to_split[0])
+                del self._to_split[0]
             else:
                 await self.scribe.wait_for_news()
 
