@@ -25,7 +25,7 @@ def is_gone(owner: str) -> bool:
         return False
     now = _began(int(process))
     # Where it cannot be told when a process began, another may have got its number.
-    return now != began if now and began != _UNKNOWN else False
+    return now != began if _UNKNOWN not in {now, began} else False
 
 
 _UNKNOWN = "?"
@@ -39,4 +39,6 @@ def _began(process: int) -> str:
     except OSError:
         return "never"
     # After the name, which may hold anything: state, parent, ... and as the 20th the time since the machine began.
-    return stat.rpartition(")")[2].split()[19]
+    fields = stat.rpartition(")")[2].split()
+    # Killed, but not buried: whoever started it has yet to ask for its exit code.
+    return "never" if fields[0] in {"Z", "X"} else fields[19]
