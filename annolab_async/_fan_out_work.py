@@ -133,7 +133,8 @@ class RunWork:
     @property
     def _may_split(self) -> bool:
         # What is refused before anything was taken may be the plan's fault, and not that of any source.
-        return self._sender.has_sent or self.books.count(BatchState.FINISHED) > 0
+        has_taken = self._sender.has_sent or self.books.count(BatchState.FINISHED) > 0
+        return has_taken or any(record.inference_job_id for record in self._to_split)
 
     async def prepare(self) -> None:
         """Take over what those who are gone have left behind, and look at what there is."""
