@@ -34,6 +34,8 @@ TROUBLE = {
     "reset": 0.03,
     "closed_after_processing": 0.04,
     "truncated": 0.02,
+    # Seldom, since each makes the client go slowly for a minute.
+    "retry_after_share": 0.1,
     "retry_after": 0,
 }
 PATIENCE = 60.0
