@@ -56,9 +56,9 @@ $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[aiohttp,cli,emulator]' --group dev
+	$(INSTALL) --editable '.[aiohttp,cli,emulator,ledger,postgres]' --group dev
 	@touch $@ $(VENV)/demo.ready
 
 $(VENV)/bench.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[aiohttp,cli,emulator]' --group bench
+	$(INSTALL) --editable '.[aiohttp,cli,emulator,ledger,postgres]' --group bench
 	@touch $@ $(VENV)/demo.ready

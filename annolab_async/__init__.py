@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import logging
 
+from annolab_async._batch_plan import BatchPlan
+from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._client import AsyncInferenceClient
+from annolab_async._fan_out import FanOut
+from annolab_async._fan_out_state import FanOutSummary
 from annolab_async._limits import RateLimit
 from annolab_async._predictive import Predictive
 from annolab_async._records import (
@@ -30,6 +34,7 @@ from annolab_async.errors import (
     JobIdLost,
     JobLost,
     JobNotFound,
+    LedgerError,
     NoResponse,
     NotFound,
     NotOpen,
@@ -49,7 +54,12 @@ __all__ = [
     "AsyncInferenceClient",
     "AuthenticationError",
     "Backoff",
+    "BatchPlan",
+    "BatchRecord",
+    "BatchState",
     "ConfigurationError",
+    "FanOut",
+    "FanOutSummary",
     "FixedInterval",
     "InferenceJob",
     "InferenceRequest",
@@ -60,6 +70,7 @@ __all__ = [
     "JobLost",
     "JobNotFound",
     "JobState",
+    "LedgerError",
     "NoResponse",
     "NotFound",
     "NotOpen",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 from anyio import AsyncContextManagerMixin, get_cancelled_exc_class
 
 from annolab_async._calls import Calls
+from annolab_async._fan_out import FanOut
 from annolab_async._http import (
     HttpSession,
     check_base_url,
@@ -42,7 +43,9 @@ from annolab_async.errors import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable
 
-    from annolab_async._http import HttpClient, TransportName
+    from annolab_async._batch_plan import BatchPlan
+    from annolab_async._fan_out import FanOutOptions
+    from annolab_async._http import HttpClient, Progress, TransportName
     from annolab_async._limits import RateLimit
     from annolab_async._records import InferenceRequest
     from annolab_async._replies import Reply
@@ -167,15 +170,27 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
                 could not be told, it is a :class:`JobIdLost`, which is a SubmissionUnknown, too.
             NotOpen: the client is used outside its block.
         """
-        body = request.to_wire()
 
         async def send() -> InferenceJob:
-            return await self._submit(request, body)
+            return await self.submit_once(request, self.progress())
 
         return await self._calls.repeat("submit", self._path, send, worth_submitting_again)
 
-    async def _submit(self, request: InferenceRequest, body: bytes) -> InferenceJob:
-        progress = self._session.progress()
+    def progress(self) -> Progress:
+        """Return what is to be told how far a submission has come."""
+        return self._session.progress()
+
+    async def submit_once(self, request: InferenceRequest, progress: Progress) -> InferenceJob:
+        """Start a job without waiting for a turn or repeating what fails: for a fan-out, who does.
+
+        Args:
+            request: what to run over which sources.
+            progress: is told how far it has come, also if this is cancelled.
+
+        Raises:
+            RequestNotSent, SubmissionUnknown, StatusError, InvalidResponse, NotOpen
+        """
+        body = request.to_wire()
         try:
             return await self._calls.post(self._path, body, progress, self._read)
         except get_cancelled_exc_class():
@@ -283,6 +298,15 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
             options: those of :class:`InferenceWatcher`.
         """
         return InferenceWatcher(self, jobs, **options)
+
+    def fan_out(self, plan: BatchPlan, **options: Unpack[FanOutOptions]) -> FanOut:
+        """Return a run of a plan, to be used in an ``async with`` block: it submits all batches and watches their jobs.
+
+        Args:
+            plan: what to run over which sources.
+            options: those of :class:`FanOut`.
+        """
+        return FanOut(self, plan, **options)
 
     def _read(self, reply: Reply, *, asked_for: int | None = None) -> InferenceJob:
         job = read_job(reply, key=self._key, utc_now=_utc_now, asked_for=asked_for)

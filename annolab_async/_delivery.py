@@ -6,17 +6,28 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from anyio import Event
-from attrs import define, field
+from attrs import define, evolve, field
 
 from annolab_async._mailbox import Mailbox
+from annolab_async._records import Transition
 
 if TYPE_CHECKING:
-    from annolab_async._records import Outcome, Transition
+    from annolab_async._records import Outcome
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "TransitionMailbox"]
 
 # How many ended jobs a watcher that is kept open can still tell who waits late about.
 _ENDS_REMEMBERED: Final = 10_000
+
+
+class TransitionMailbox(Mailbox[Transition]):
+    """Transitions of jobs: merged, a job goes from the state that was seen last to the newest."""
+
+    def _subject(self, news: Transition) -> int:
+        return news.inference_job_id
+
+    def _merged(self, older: Transition, newer: Transition) -> Transition:
+        return evolve(newer, previous=older.previous)
 
 
 @define(eq=False)
@@ -38,7 +49,7 @@ class Delivery:
     def __init__(self, *, keep_open: bool) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self._keep_open = keep_open
-        self._mailbox = Mailbox()
+        self._mailbox = TransitionMailbox()
         self._news = Event()
         self._ends: dict[int, Transition] = {}
         self._waits: dict[int, _Wait] = {}

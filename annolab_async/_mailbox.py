@@ -1,74 +1,81 @@
-"""Transitions on their way to a consumer that may be slow. Pure data structure."""
+"""News on its way to a consumer that may be slow. Pure data structure."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, TypeVar
 
-from attrs import define, evolve
-
-if TYPE_CHECKING:
-    from annolab_async._records import Transition
+from attrs import define
 
 __all__ = ["Mailbox"]
 
-_ROOM: Final = 1024
+ROOM: Final = 1024
+T = TypeVar("T")
 
 
 @define(eq=False)
-class _Letter:
-    transition: Transition | None
+class _Letter(Generic[T]):
+    news: T | None
 
 
-class Mailbox:
-    """A queue of transitions whose length is bounded although no outcome is ever dropped.
+class Mailbox(ABC, Generic[T]):
+    """A queue of news about many subjects, whose length is bounded although nobody's last news is ever dropped.
 
-    Up to ``room`` transitions wait as they are. Beyond that, a job's new transition is merged into the one that
-    still waits for it: the consumer then sees the job go from the state that it saw last to the newest one, at the
-    place in the queue of the older. So at most ``room`` plus one for each job wait at any time.
+    Up to ``room`` wait as they are. Beyond that, what is new of a subject is merged into what still waits of it, at
+    the place in the queue of the older. So at most ``room`` plus one for each subject wait at any time.
 
     Args:
-        room: how many transitions wait before any are merged.
+        room: how many wait before any are merged.
     """
 
-    def __init__(self, room: int = _ROOM) -> None:
+    def __init__(self, room: int = ROOM) -> None:
         self._room = room
-        self._letters: deque[_Letter] = deque()
-        # The same letters by job, so that one job's can be found without looking at all.
-        self._of_job: dict[int, deque[_Letter]] = {}
+        self._letters: deque[_Letter[T]] = deque()
+        # The same letters by subject, so that one's can be found without looking at all.
+        self._of_subject: dict[int, deque[_Letter[T]]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def put(self, transition: Transition) -> None:
-        """Add a transition."""
-        letters = self._of_job.setdefault(transition.inference_job_id, deque())
-        if letters and self._count >= self._room and (waiting := letters[-1].transition):
-            letters[-1].transition = evolve(transition, previous=waiting.previous)
+    @abstractmethod
+    def _subject(self, news: T) -> int:
+        """Return whom news is about."""
+
+    @abstractmethod
+    def _merged(self, older: T, newer: T) -> T:
+        """Return what is left to tell of two that were to be told one after the other."""
+
+    def put(self, news: T) -> None:
+        """Add news."""
+        letters = self._of_subject.setdefault(self._subject(news), deque())
+        if letters and self._count >= self._room and (waiting := letters[-1].news):
+            letters[-1].news = self._merged(waiting, news)
             return
-        letter = _Letter(transition)
+        letter = _Letter[T](news)
         letters.append(letter)
         self._letters.append(letter)
         self._count += 1
 
-    def take(self) -> Transition | None:
-        """Remove and return the oldest transition, None if there is none."""
+    def take(self) -> T | None:
+        """Remove and return the oldest news, None if there is none."""
         while self._letters:
-            if transition := self._letters.popleft().transition:
-                letters = self._of_job[transition.inference_job_id]
+            if news := self._letters.popleft().news:
+                subject = self._subject(news)
+                letters = self._of_subject[subject]
                 letters.popleft()
                 if not letters:
-                    del self._of_job[transition.inference_job_id]
+                    del self._of_subject[subject]
                 self._count -= 1
-                return transition
+                return news
         return None
 
-    def discard(self, job_id: int) -> None:
-        """Drop what waits for a job."""
-        for letter in self._of_job.pop(job_id, ()):
-            letter.transition = None
+    def discard(self, subject: int) -> None:
+        """Drop what waits about a subject."""
+        for letter in self._of_subject.pop(subject, ()):
+            letter.news = None
             self._count -= 1
         # Void letters at the front are let go of here, those behind when their turn comes.
-        while self._letters and self._letters[0].transition is None:
+        while self._letters and self._letters[0].news is None:
             self._letters.popleft()

@@ -27,6 +27,7 @@ __all__ = [
     "WatchStats",
     "is_positive",
     "job_id_of",
+    "name_faults",
 ]
 
 
@@ -109,11 +110,11 @@ class InferenceRequest:
 
     def __attrs_post_init__(self) -> None:
         faults = [
-            *_name_faults("group_name", self.group_name, ids_too=False),
-            *_name_faults("project_identifier", self.project_identifier),
-            *_name_faults("model_identifier", self.model_identifier),
+            *name_faults("group_name", self.group_name, ids_too=False),
+            *name_faults("project_identifier", self.project_identifier),
+            *name_faults("model_identifier", self.model_identifier),
             *_source_id_faults(self.source_ids),
-            *_name_faults("output_layer_identifier", self.output_layer_identifier),
+            *name_faults("output_layer_identifier", self.output_layer_identifier),
         ]
         if faults:
             raise ValueError("This is no valid InferenceRequest: " + "; ".join(faults))
@@ -123,7 +124,7 @@ class InferenceRequest:
         return json.dumps(unstructure(self)).encode()
 
 
-def _name_faults(name: str, value: object, *, ids_too: bool = True) -> Iterable[str]:
+def name_faults(name: str, value: object, *, ids_too: bool = True) -> Iterable[str]:
     if type(value) is str:
         if not value.strip():
             yield f"{name} is empty"

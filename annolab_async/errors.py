@@ -17,8 +17,9 @@ AnnoLabError
 │   └── ServerError             5xx
 ├── InvalidResponse             a success whose body is not what was asked for
 ├── WaitTimeout                 the job did not end in the time given
-└── JobLost                     the job can no longer be watched
-    └── JobNotFound             because the server does not know it (also a NotFound)
+├── JobLost                     the job can no longer be watched
+│   └── JobNotFound             because the server does not know it (also a NotFound)
+└── LedgerError                 the ledger cannot be read, written or trusted
 ```
 
 Every error can be pickled, so that it crosses process boundaries; none holds an API key.
@@ -42,6 +43,7 @@ __all__ = [
     "JobIdLost",
     "JobLost",
     "JobNotFound",
+    "LedgerError",
     "NoResponse",
     "NotFound",
     "NotOpen",
@@ -382,3 +384,25 @@ class JobNotFound(JobLost, NotFound):
         error.path = cause.path
         error.retry_after = cause.retry_after
         return error
+
+
+class LedgerError(AnnoLabError):
+    """The ledger cannot be read, written or trusted, so that nothing more may be sent.
+
+    What is already in it stays as it was: a change is written whole or not at all.
+
+    Attributes:
+        where: the ledger, without passwords.
+        what: what happened.
+        hint: how to mend it.
+        is_outcome_known: whether it is certain that the change in question was not written. When it is not, the
+            ledger itself says so once it can be read again.
+    """
+
+    def __init__(self, *, where: str, what: str, hint: str, is_outcome_known: bool = True) -> None:
+        self.where = where
+        self.what = what
+        self.hint = hint
+        self.is_outcome_known = is_outcome_known
+        doubt = "" if is_outcome_known else " Whether the last change was written is not known."
+        super().__init__(f"The ledger {where} cannot be used: {what}.{doubt} {hint}")

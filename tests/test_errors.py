@@ -19,6 +19,7 @@ from annolab_async.errors import (
     JobIdLost,
     JobLost,
     JobNotFound,
+    LedgerError,
     NoResponse,
     NotFound,
     NotOpen,
@@ -70,6 +71,7 @@ SAMPLES: list[AnnoLabError] = [
     WaitTimeout(inference_job_id=7, job=make_job(7), timeout=30.0),
     JobLost(inference_job_id=7, job=None, cause=status_error(500), why="It failed for too long."),
     JOB_NOT_FOUND,
+    LedgerError(where="run.db", what="the disk is full", hint="Make room.", is_outcome_known=False),
 ]
 
 each_sample = pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from annolab_async import Outcome
-from annolab_async._mailbox import Mailbox
+from annolab_async._delivery import TransitionMailbox
 from tests.builders import make_job, make_transition, unhurried
 
 if TYPE_CHECKING:
@@ -21,17 +21,17 @@ def step(job_id: int, before: str | None, after: str, outcome: Outcome | None = 
     return make_transition(job_id, make_job(job_id, after), previous, outcome)
 
 
-def drain(mailbox: Mailbox) -> list[Transition]:
+def drain(mailbox: TransitionMailbox) -> list[Transition]:
     return list(iter(mailbox.take, None))
 
 
 def test_an_empty_mailbox_gives_nothing() -> None:
-    assert Mailbox().take() is None
-    assert len(Mailbox()) == 0
+    assert TransitionMailbox().take() is None
+    assert len(TransitionMailbox()) == 0
 
 
 def test_within_the_room_everything_comes_as_it_was_put_and_in_order() -> None:
-    mailbox = Mailbox(room=4)
+    mailbox = TransitionMailbox(room=4)
     letters = [
         step(1, None, "Queued"),
         step(2, None, "Queued"),
@@ -45,7 +45,7 @@ def test_within_the_room_everything_comes_as_it_was_put_and_in_order() -> None:
 
 
 def test_beyond_the_room_a_jobs_new_transition_is_merged_into_its_waiting_one() -> None:
-    mailbox = Mailbox(room=2)
+    mailbox = TransitionMailbox(room=2)
     mailbox.put(step(1, None, "Queued"))
     mailbox.put(step(2, None, "Queued"))
     mailbox.put(step(1, "Queued", "Running"))
@@ -58,7 +58,7 @@ def test_beyond_the_room_a_jobs_new_transition_is_merged_into_its_waiting_one() 
 
 
 def test_the_previous_of_a_merged_transition_is_what_the_consumer_sees_before_it() -> None:
-    mailbox = Mailbox(room=2)
+    mailbox = TransitionMailbox(room=2)
     mailbox.put(step(1, None, "Queued"))
     mailbox.put(step(1, "Queued", "Running"))
     mailbox.put(step(1, "Running", "Finished", Outcome.FINISHED))
@@ -69,14 +69,14 @@ def test_the_previous_of_a_merged_transition_is_what_the_consumer_sees_before_it
 
 
 def test_a_job_of_which_nothing_waits_finds_a_place_beyond_the_room() -> None:
-    mailbox = Mailbox(room=1)
+    mailbox = TransitionMailbox(room=1)
     for job_id in range(1, 6):
         mailbox.put(step(job_id, None, "Queued"))
     assert [letter.inference_job_id for letter in drain(mailbox)] == [1, 2, 3, 4, 5]
 
 
 def test_what_was_taken_is_not_merged_into() -> None:
-    mailbox = Mailbox(room=1)
+    mailbox = TransitionMailbox(room=1)
     mailbox.put(step(1, None, "Queued"))
     mailbox.put(step(2, None, "Queued"))
     assert mailbox.take() == step(1, None, "Queued")
@@ -85,7 +85,7 @@ def test_what_was_taken_is_not_merged_into() -> None:
 
 
 def test_discard_drops_all_that_waits_for_a_job_and_nothing_else() -> None:
-    mailbox = Mailbox()
+    mailbox = TransitionMailbox()
     mailbox.put(step(1, None, "Queued"))
     mailbox.put(step(2, None, "Queued"))
     mailbox.put(step(1, "Queued", "Running"))
@@ -95,7 +95,7 @@ def test_discard_drops_all_that_waits_for_a_job_and_nothing_else() -> None:
 
 
 def test_a_discarded_job_is_not_merged_with_what_it_was_before() -> None:
-    mailbox = Mailbox(room=1)
+    mailbox = TransitionMailbox(room=1)
     mailbox.put(step(1, "Queued", "Running"))
     mailbox.put(step(2, None, "Queued"))
     mailbox.discard(1)
@@ -114,7 +114,7 @@ class Consumer:
     """One that knows what was put, and checks that what it is given tells the same story."""
 
     def __init__(self, room: int) -> None:
-        self.mailbox = Mailbox(room)
+        self.mailbox = TransitionMailbox(room)
         self.room = room
         self.put: dict[int, list[Transition]] = {}
         self.seen: dict[int, InferenceJob | None] = {}

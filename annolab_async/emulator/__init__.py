@@ -12,6 +12,7 @@ except ModuleNotFoundError as exc:
         "the emulator needs starlette and uvicorn: pip install 'annolab-async[emulator]'"
     ) from exc
 
+from annolab_async.emulator._faults import Fault, Faults, Mishap
 from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats, FinalStatus, Status
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "Emulator",
     "EmulatorServer",
     "EmulatorStats",
+    "Fault",
+    "Faults",
     "FinalStatus",
+    "Mishap",
     "Status",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Protocol, cast
 
 import anyio
 from starlette.applications import Starlette
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from annolab_async.emulator._faults import Fault
 from annolab_async.emulator._state import Answer, RequestKind, ServiceState
 
 if TYPE_CHECKING:
@@ -19,10 +21,25 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from annolab_async.emulator._faults import Draw
     from annolab_async.emulator._settings import Settings
 
 # The vendor's page documents the first; scripts in use speak to the second.
 BATCH_PATHS = ("/v1/infer/batch", "/v1/model/infer/batch")
+
+
+# The ASGI extension by which a server lets the app break a connection.
+CONNECTION = "annolab_async.connection"
+
+
+class Connection(Protocol):
+    """What a request came on."""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+
+    def end(self, *, is_reset: bool) -> None:
+        """Close it, or reset it."""
 
 
 def make_app(state: ServiceState, settings: Settings) -> Starlette:
@@ -35,9 +52,15 @@ def make_app(state: ServiceState, settings: Settings) -> Starlette:
 
     async def submit(request: Request) -> Response:
         body = await request.body()
-        return _respond(
-            state.submit(request.headers.get("authorization"), body, now=settings.clock())
+        answer, draw = state.receive(
+            request.headers.get("authorization"), body, now=settings.clock()
         )
+        if draw is None:
+            return _respond(answer)
+        if draw.fault is not Fault.UNAVAILABLE:
+            return _Broken(_respond(answer), draw)
+        seconds = draw.retry_after
+        return _respond(answer, None if seconds is None else {"Retry-After": str(seconds)})
 
     async def poll(request: Request) -> Response:
         # The vendor's sample sends a body along: read it, or it would stay in the connection.
@@ -64,6 +87,35 @@ def make_app(state: ServiceState, settings: Settings) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+class _Broken(Response):
+    """An answer of which only a part is sent, or nothing, before its connection ends."""
+
+    def __init__(self, whole: Response, draw: Draw) -> None:
+        super().__init__()
+        self._whole = whole
+        self._draw = draw
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # as Starlette calls it
+        connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+        fault = self._draw.fault
+        if connection is None:
+            # In the same process: there is nothing to cut, but this is what a client makes of it.
+            raise ConnectionResetError(f"the emulator breaks off on purpose: {fault}")
+        if fault is Fault.TRUNCATED:
+            data = _on_the_wire(self._whole)
+            connection.send(data[: max(1, int(len(data) * self._draw.fraction))])
+        connection.end(is_reset=fault is Fault.RESET)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def _on_the_wire(response: Response) -> bytes:
+    status = HTTPStatus(response.status_code)
+    lines = [f"HTTP/1.1 {status} {status.phrase}".encode()]
+    lines += [b"%b: %b" % header for header in response.raw_headers]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
 class _Traffic:

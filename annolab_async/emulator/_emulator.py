@@ -18,10 +18,11 @@ from annolab_async.emulator._settings import (
 from annolab_async.emulator._state import ServiceState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from starlette.applications import Starlette
 
+    from annolab_async.emulator._faults import Faults, Mishap
     from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats
 
 
@@ -43,6 +44,8 @@ class Emulator:
         base_seconds: Seconds that a job takes whatever its size.
         seconds_per_source: Seconds that each source adds.
         error_share: Share of jobs that end ``Errored``, from 0 to 1.
+        bad_source_ids: Ids of sources that no model can read: a job with one of them ends ``Errored``.
+        faults: What goes wrong with submissions; None for nothing.
         latency: Seconds that every answer takes, half before the service looks, half after.
         api_keys_without_model_run: Keys that are known but lack the "Model Run" permission.
         groups: Group names and their ids.
@@ -64,6 +67,8 @@ class Emulator:
         base_seconds: float = 1.0,
         seconds_per_source: float = 0.1,
         error_share: float = 0.0,
+        bad_source_ids: Collection[int] = (),
+        faults: Faults | None = None,
         latency: float = 0.0,
         api_keys_without_model_run: Collection[str] = (),
         groups: Mapping[str, int] = DEFAULT_GROUPS,
@@ -79,6 +84,8 @@ class Emulator:
             base_seconds=base_seconds,
             seconds_per_source=seconds_per_source,
             error_share=error_share,
+            bad_source_ids=bad_source_ids,
+            faults=faults,
             latency=latency,
             api_keys_without_model_run=api_keys_without_model_run,
             groups=groups,
@@ -102,6 +109,11 @@ class Emulator:
     def jobs(self) -> Mapping[int, EmulatedJob]:
         """All jobs by id, as they are now: a copy, safe to read while the emulator serves."""
         return MappingProxyType(dict(self._state.jobs))
+
+    @property
+    def mishaps(self) -> Sequence[Mishap]:
+        """The faults that befell submissions, oldest first: a copy."""
+        return tuple(self._state.mishaps)
 
     @property
     def stats(self) -> EmulatorStats:

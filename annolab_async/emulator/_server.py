@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import struct
 import threading
 import warnings
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import anyio.to_thread
 import uvicorn
 from anyio import AsyncContextManagerMixin
 from starlette.responses import JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from annolab_async.emulator._app import CONNECTION
 from annolab_async.emulator._settings import is_int, is_name
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ STOP_SECONDS = 10.0
 # Above the usual gap between polls, so that a poller's kept connection is not closed under it.
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
+_NO_LINGERING: Final = struct.pack("ii", 1, 0)
 _LAST_PORT = 65535
 
 
@@ -94,6 +98,41 @@ class EmulatorServer(AsyncContextManagerMixin):
                 await serving.stop()
 
 
+class _BreakableProtocol(H11Protocol):
+    """Tells the app of the connection that a request came on, so that faults can be made there."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.app = functools.partial(self._with_connection, self.app)
+
+    async def _with_connection(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        scope["extensions"] = {CONNECTION: _Connection(self.transport)}
+        await app(scope, receive, send)
+
+
+class _Connection:
+    """Breaks a connection."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._transport.write(data)
+
+    def end(self, *, is_reset: bool) -> None:
+        """Close it, or reset it."""
+        if not is_reset:
+            self._transport.close()
+            return
+        if (connection := self._transport.get_extra_info("socket")) is not None:
+            # Not to linger is what makes a close a reset.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        self._transport.abort()
+
+
 class _ServingThread:
     """A thread that runs uvicorn on a socket that already listens."""
 
@@ -102,7 +141,7 @@ class _ServingThread:
             functools.partial(_answer_when_cancelled, app),
             interface="asgi3",
             loop="asyncio",
-            http="h11",
+            http=_BreakableProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 
 from attrs import field, frozen
 
+from annolab_async.emulator._faults import Faults
+
 DEFAULT_API_KEY = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 DEFAULT_GROUPS: Mapping[str, int] = MappingProxyType({"Company Name": 1})
 DEFAULT_PROJECTS: Mapping[str, int] = MappingProxyType({"Sample Project": 1, "My Project": 2})
@@ -20,6 +22,14 @@ DEFAULT_LAYERS: Mapping[str, int] = MappingProxyType({"Gold Set": 12})
 # checks to name.
 def _own_keys(keys: Any) -> Any:
     return tuple(keys) if _is_collection(keys) else keys
+
+
+def _own_ids(ids: Any) -> Any:
+    # Membership is asked for each source of each job.
+    try:
+        return frozenset(ids) if _is_collection(ids) else ids
+    except TypeError:  # something in it cannot be an id, nor be in a set
+        return tuple(ids)
 
 
 def _own_names(names: Any) -> Any:
@@ -37,6 +47,8 @@ class Settings:
         base_seconds: Seconds that a job takes whatever its size.
         seconds_per_source: Seconds that each source adds.
         error_share: Share of jobs that end ``Errored``, from 0 to 1.
+        bad_source_ids: Ids of sources that no model can read: a job with one of them ends ``Errored``.
+        faults: What goes wrong with submissions; None for nothing.
         latency: Seconds that every answer takes.
         api_keys_without_model_run: Keys that are known but lack the "Model Run" permission.
         groups: Group names and their ids.
@@ -55,6 +67,8 @@ class Settings:
     base_seconds: float = 1.0
     seconds_per_source: float = 0.1
     error_share: float = 0.0
+    bad_source_ids: frozenset[int] = field(default=frozenset(), converter=_own_ids)
+    faults: Faults | None = None
     latency: float = 0.0
     api_keys_without_model_run: Collection[str] = field(default=(), repr=False, converter=_own_keys)
     groups: Mapping[str, int] = field(default=DEFAULT_GROUPS, converter=_own_names)
@@ -78,6 +92,9 @@ class Settings:
                 yield f"{name} must be a finite number of seconds, 0 or more, not {value!r}"
         if not _is_number(self.error_share) or not 0 <= self.error_share <= 1:
             yield f"error_share must be a number from 0 to 1, not {self.error_share!r}"
+        yield from _bad_source_faults(self.bad_source_ids)
+        if not isinstance(self.faults, Faults | None):
+            yield f"faults must be Faults(...) or None, not {self.faults!r}"
         for name in ("groups", "projects", "models", "layers"):
             yield from _names_faults(name, getattr(self, name))
         if not callable(self.clock):
@@ -124,6 +141,13 @@ def _key_faults(api_key: Any, without_model_run: Any) -> Iterator[str]:
         yield "api_keys_without_model_run must hold printable ASCII keys without spaces"
     elif api_key in without_model_run:
         yield "api_keys_without_model_run must not hold the api_key"
+
+
+def _bad_source_faults(ids: Any) -> Iterator[str]:
+    if not _is_collection(ids) or isinstance(ids, bytes):
+        yield f"bad_source_ids must be a collection of ids, not {ids!r}"
+    elif wrong := [value for value in ids if not is_id(value)]:
+        yield f"bad_source_ids must hold positive ints only, not {wrong[0]!r}"
 
 
 def _is_key(value: Any) -> bool:

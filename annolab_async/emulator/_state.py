@@ -12,9 +12,11 @@ import random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from annolab_async.emulator._batch_body import Refused, find_targets, parse_body, parse_id
+from annolab_async.emulator._faults import Fault, Mishap
 from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats, FinalStatus
 
 if TYPE_CHECKING:
+    from annolab_async.emulator._faults import Draw
     from annolab_async.emulator._settings import Settings
 
 RequestKind: TypeAlias = Literal["submit", "poll", "other"]
@@ -39,6 +41,8 @@ class ServiceState:
 
     def __init__(self, settings: Settings) -> None:
         self.jobs: dict[int, EmulatedJob] = {}
+        self.mishaps: list[Mishap] = []
+        self._submissions = 0
         self._settings = settings
         # When each worker will be free: -inf, so that clocks may start anywhere.
         self._free_at = [float("-inf")] * settings.workers
@@ -75,6 +79,35 @@ class ServiceState:
         self._in_flight -= 1
         if kind == "poll":
             self._polls_in_flight -= 1
+
+    def receive(
+        self, authorization: str | None, body: bytes, *, now: float
+    ) -> tuple[Answer, Draw | None]:
+        """Take on a job, unless something goes wrong with its submission.
+
+        Args:
+            authorization: The ``Authorization`` header; None if there was none.
+            body: The request's body.
+            now: Seconds on the emulator's clock.
+
+        Returns:
+            What to send back, and what goes wrong.
+        """
+        self._submissions += 1
+        faults = self._settings.faults
+        draw = faults.draw(self._submissions) if faults else None
+        if draw is not None and draw.fault in {Fault.UNAVAILABLE, Fault.RESET}:
+            answer = Answer(503, {"message": "the service is not available: try again later"})
+        else:
+            answer = self.submit(authorization, body, now=now)
+        if draw is not None:
+            job_id = answer.body.get("inferenceJobId")
+            self.mishaps.append(
+                Mishap(
+                    fault=draw.fault, at=now, inference_job_id=job_id, retry_after=draw.retry_after
+                )
+            )
+        return answer, draw
 
     def submit(self, authorization: str | None, body: bytes, *, now: float) -> Answer:
         """Take on a job.
@@ -148,7 +181,7 @@ class ServiceState:
         body = parse_body(raw)
         targets = find_targets(body, self._settings)
         job_id = len(self.jobs) + 1
-        seconds, final_status = self._fate(job_id, len(body.source_ids))
+        seconds, final_status = self._fate(job_id, body.source_ids)
         started_at = max(now, self._free_at[0])
         heapq.heapreplace(self._free_at, started_at + seconds)
         job = EmulatedJob(
@@ -169,10 +202,13 @@ class ServiceState:
         self.jobs[job_id] = job
         return job
 
-    def _fate(self, job_id: int, sources: int) -> tuple[float, FinalStatus]:
+    def _fate(self, job_id: int, source_ids: tuple[int, ...]) -> tuple[float, FinalStatus]:
         settings = self._settings
-        mean = settings.base_seconds + settings.seconds_per_source * sources
+        mean = settings.base_seconds + settings.seconds_per_source * len(source_ids)
         # Seeded by job, so that a job's fate hangs on neither the order nor the number of draws.
         rng = random.Random(f"{settings.seed}:{job_id}")
         seconds = mean * rng.lognormvariate(-(_SIGMA**2) / 2, _SIGMA)
-        return seconds, "Errored" if rng.random() < settings.error_share else "Finished"
+        is_bad = rng.random() < settings.error_share or not settings.bad_source_ids.isdisjoint(
+            source_ids
+        )
+        return seconds, "Errored" if is_bad else "Finished"

@@ -23,6 +23,8 @@ FAULTY: list[tuple[str, list[Any]]] = [
     ("seconds_per_source", [-0.1, float("nan"), float("inf"), True, "1", None]),
     ("latency", [-0.1, float("nan"), float("inf"), True, "1", None]),
     ("error_share", [-0.1, 1.1, float("nan"), True, "1", None]),
+    ("bad_source_ids", [None, 5, "12", [0], [True], ["1"], [1, -1], [[]]]),
+    ("faults", [0.1, {"reset": 0.1}, "reset"]),
     ("groups", [{}, None, ["a"], {"": 1}, {1: 1}]),
     ("projects", [{}, None, {"a": 0}, {"a": True}, {"a": "1"}, {"a": []}]),
     ("models", [{}, None, {"a": 1, "b": 1}]),

@@ -1,0 +1,237 @@
+"""What is to be run over which sources, cut into batches. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from collections.abc import AsyncIterable, Collection, Iterable, Set as AbstractSet
+from typing import TYPE_CHECKING, Final, SupportsIndex
+
+from attrs import field, frozen
+
+from annolab_async._records import InferenceRequest, name_faults
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+__all__ = ["BatchPlan", "Cutter"]
+
+_SHOWN: Final = 10
+_LARGEST_ID: Final = 2**63 - 1
+# Ids are remembered by the block that they are in: a few as they are, many as bits.
+_BLOCK: Final = 2**16
+_FEW: Final = 1024
+
+
+def _in_order(
+    source_ids: Iterable[int] | AsyncIterable[int],
+) -> Iterable[int] | AsyncIterable[int]:
+    # A set has no order, and a plan that is started again must be cut as it was.
+    return sorted(source_ids, key=_order) if isinstance(source_ids, AbstractSet) else source_ids
+
+
+def _order(value: object) -> tuple[int, str]:
+    return (value, "") if isinstance(value, int) else (0, str(value))
+
+
+@frozen(kw_only=True, eq=False)
+class BatchPlan:
+    """A model over many sources, to be run batch by batch.
+
+    Args:
+        group_name: name of the group that owns the project.
+        project_identifier: name or id of the project that holds the sources.
+        model_identifier: name or id of the model to run.
+        output_layer_identifier: name or id of the layer that receives the predictions.
+        source_ids: ids of the sources: anything to iterate over, also asynchronously. A collection is checked here;
+            a stream is checked as it is read, and sent while it is read if it is an asynchronous one. One that occurs
+            again is left out, and reported. For a run that is started again they must come in the same order.
+        batch_size: sources in a batch.
+
+    Raises:
+        ValueError: something is wrong; the text names every fault.
+    """
+
+    group_name: str
+    project_identifier: str | int
+    model_identifier: str | int
+    output_layer_identifier: str | int
+    source_ids: Iterable[int] | AsyncIterable[int] = field(converter=_in_order, repr=False)
+    batch_size: int = 25
+
+    def __attrs_post_init__(self) -> None:
+        faults = [
+            *name_faults("group_name", self.group_name, ids_too=False),
+            *name_faults("project_identifier", self.project_identifier),
+            *name_faults("model_identifier", self.model_identifier),
+            *name_faults("output_layer_identifier", self.output_layer_identifier),
+        ]
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            faults.append(f"batch_size is {self.batch_size!r}, not an integer from 1 up")
+        given: object = self.source_ids
+        if isinstance(given, str | bytes) or not isinstance(given, Iterable | AsyncIterable):
+            faults.append(f"source_ids is a {type(given).__name__}, not an iterable of ids")
+        elif isinstance(given, Collection):
+            faults += _faults_of(given)
+        if faults:
+            raise ValueError("This is no valid BatchPlan: " + "; ".join(faults))
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the sources come one after the other, and batches are sent before all have come."""
+        return isinstance(self.source_ids, AsyncIterable)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this plan from others, apart from its sources: their batches are compared one by one."""
+        fields = [
+            self.group_name,
+            self.project_identifier,
+            self.model_identifier,
+            self.output_layer_identifier,
+            self.batch_size,
+        ]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+    @property
+    def details(self) -> str:
+        """The plan's fields as JSON, for who looks into a ledger."""
+        return json.dumps({
+            "groupName": self.group_name,
+            "projectIdentifier": self.project_identifier,
+            "modelIdentifier": self.model_identifier,
+            "outputLayerIdentifier": self.output_layer_identifier,
+            "batchSize": self.batch_size,
+        })
+
+    def request(self, source_ids: tuple[int, ...]) -> InferenceRequest:
+        """Return the request for one batch."""
+        return InferenceRequest(
+            group_name=self.group_name,
+            project_identifier=self.project_identifier,
+            model_identifier=self.model_identifier,
+            source_ids=source_ids,
+            output_layer_identifier=self.output_layer_identifier,
+        )
+
+
+class Cutter:
+    """Cuts source ids into batches, each id once.
+
+    Args:
+        plan: what is cut.
+
+    Attributes:
+        repeated: how many ids were left out because they had occurred before.
+        some_repeated: the first of them.
+    """
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self._plan = plan
+        self._seen = _SeenIds()
+        self.repeated = 0
+        self.some_repeated: list[int] = []
+
+    def batches(self) -> Iterator[tuple[int, ...]] | AsyncIterator[tuple[int, ...]]:
+        """Return the batches.
+
+        Raises:
+            ValueError: while they are iterated over: an id is none. All that are none in a sequence are named; of
+                a stream the first.
+        """
+        source_ids = self._plan.source_ids
+        if isinstance(source_ids, AsyncIterable):
+            return self._cut_stream(source_ids)
+        return self._cut(source_ids)
+
+    def _cut(self, source_ids: Iterable[int]) -> Iterator[tuple[int, ...]]:
+        batch: list[int] = []
+        rest = iter(source_ids)
+        for value in rest:
+            if (source_id := _source_id(value)) is None:
+                # No further batch, but the names of all that are wrong.
+                raise ValueError("; ".join(_faults_of(_chained(value, rest))))
+            if self._is_new(source_id):
+                batch.append(source_id)
+            if len(batch) == self._plan.batch_size:
+                yield tuple(batch)
+                batch = []
+        if batch:
+            yield tuple(batch)
+
+    async def _cut_stream(self, source_ids: AsyncIterable[int]) -> AsyncIterator[tuple[int, ...]]:
+        batch: list[int] = []
+        async for value in source_ids:
+            if (source_id := _source_id(value)) is None:
+                raise ValueError("; ".join(_faults_of([value])))
+            if self._is_new(source_id):
+                batch.append(source_id)
+            if len(batch) == self._plan.batch_size:
+                yield tuple(batch)
+                batch = []
+        if batch:
+            yield tuple(batch)
+
+    def _is_new(self, source_id: int) -> bool:
+        if self._seen.add(source_id):
+            return True
+        self.repeated += 1
+        if len(self.some_repeated) < _SHOWN:
+            self.some_repeated.append(source_id)
+        return False
+
+
+class _SeenIds:
+    """A set of ids that takes little room: a bit for each where they lie densely."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, set[int] | bytearray] = {}
+
+    def add(self, source_id: int) -> bool:
+        """Take in an id; return whether it was new."""
+        number, place = divmod(source_id, _BLOCK)
+        block = self._blocks.setdefault(number, set[int]())
+        if isinstance(block, set):
+            if place in block:
+                return False
+            block.add(place)
+            if len(block) > _FEW:
+                bits = bytearray(_BLOCK // 8)
+                for one in block:
+                    bits[one >> 3] |= 1 << (one & 7)
+                self._blocks[number] = bits
+            return True
+        if block[place >> 3] & (mask := 1 << (place & 7)):
+            return False
+        block[place >> 3] |= mask
+        return True
+
+
+def _source_id(value: object) -> int | None:
+    # Anything that is an integer to Python, such as numpy's; but no bool, which surely is a slip.
+    if type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+            return None
+        value = operator.index(value)
+    return value if 1 <= value <= _LARGEST_ID else None
+
+
+def _chained(first: object, rest: Iterator[object]) -> Iterator[object]:
+    yield first
+    yield from rest
+
+
+def _faults_of(source_ids: Iterable[object]) -> Iterator[str]:
+    wrong, shown, is_empty = 0, list[str](), True
+    for value in source_ids:
+        is_empty = False
+        if _source_id(value) is None:
+            wrong += 1
+            if wrong <= _SHOWN:
+                shown.append(repr(value)[:40])
+    if is_empty:
+        yield "source_ids is empty"
+    if wrong:
+        more = f" and {wrong - _SHOWN} more" if wrong > _SHOWN else ""
+        yield f"source_ids holds {', '.join(shown)}{more}: ids are integers from 1 up"

@@ -1,0 +1,281 @@
+"""The tasks of a run: write the plan down, send, watch, keep the lease, split; and stop in good order."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep
+
+from annolab_async._batch_plan import Cutter
+from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._fan_out_state import Books, RecordMailbox
+from annolab_async._owners import is_gone, owner_name
+from annolab_async._records import Outcome
+from annolab_async._scribe import Scribe
+from annolab_async._sender import Sender
+from annolab_async.errors import AnnoLabError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from annolab_async._batch_plan import BatchPlan
+    from annolab_async._records import InferenceJob, Transition
+    from annolab_async._sender import BatchClient
+    from annolab_async._watcher import InferenceWatcher
+    from annolab_async.ledger import LedgerRun
+
+__all__ = ["RunWork"]
+
+_log: Final = logging.getLogger(__name__)
+_OUTCOMES: Final = {
+    Outcome.FINISHED: BatchState.FINISHED,
+    Outcome.ERRORED: BatchState.ERRORED,
+    Outcome.TIMED_OUT: BatchState.TIMED_OUT,
+    Outcome.LOST: BatchState.LOST,
+}
+_IN_TROUBLE: Final = (
+    BatchState.ERRORED,
+    BatchState.TIMED_OUT,
+    BatchState.LOST,
+    BatchState.UNKNOWN,
+)
+# How often the ledger is asked how far the plan is written down, in seconds.
+_PLANNING_GLANCE: Final = 1.0
+_SIGNS_OF_LIFE: Final = 3
+_WRITING_SECONDS: Final = 10.0
+
+
+class RunWork:
+    """What is done for one run in this process.
+
+    Args:
+        client: what to send and ask with.
+        plan: what is to be run.
+        run: the run in its ledger.
+        watcher: what watches its jobs; it is kept open.
+        max_in_flight: unfinished jobs at once.
+        max_concurrent_submits: submissions at once.
+        splits: whether batches that fail are halved.
+        failure_budget: seconds for which no batch may reach the server.
+        lease_seconds: after how long without a sign of life others may take over.
+
+    Attributes:
+        books: how many batches are in which state, and which are in trouble.
+        scribe: writes down what becomes of them.
+        mailbox: what has yet to be told to who iterates.
+        failure: what makes it senseless to go on.
+        is_stopped: whether all of it has ended.
+    """
+
+    def __init__(
+        self,
+        client: BatchClient,
+        plan: BatchPlan,
+        run: LedgerRun,
+        watcher: InferenceWatcher,
+        *,
+        max_in_flight: int,
+        max_concurrent_submits: int,
+        splits: bool,
+        failure_budget: float,
+        lease_seconds: float,
+    ) -> None:
+        self._plan = plan
+        self._run = run
+        self._watcher = watcher
+        self._submits = max_concurrent_submits
+        self._splits = splits
+        self._lease_seconds = lease_seconds
+        self.mailbox = RecordMailbox()
+        self.books = Books(current_time())
+        self.scribe = Scribe(
+            run,
+            owner=owner_name(),
+            lease_seconds=lease_seconds,
+            books=self.books,
+            mailbox=self.mailbox,
+        )
+        self._sender = Sender(
+            client,
+            plan,
+            self.scribe,
+            books=self.books,
+            mailbox=self.mailbox,
+            max_in_flight=max_in_flight,
+            failure_budget=failure_budget,
+            on_taken=self.watch,
+            on_refused=self._split_later,
+        )
+        self._cutter = Cutter(plan)
+        self._to_split: list[BatchRecord] = []
+        self._of_job: dict[int, BatchRecord] = {}
+        self._scope = CancelScope()
+        self.is_planned = self._is_counted = self.is_stopped = False
+        self.failure: Exception | None = None
+
+    @property
+    def repeated(self) -> int:
+        """How many source ids of the plan were left out since they had occurred before."""
+        return self._cutter.repeated
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it makes no sense to go on, and what was open has been answered."""
+        return self.failure is not None and not self._sender.is_busy
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no batch will change any more unless somebody asks for it."""
+        is_done = self._is_counted and not self.books.open
+        return self.is_stopped or (is_done and not (self._to_split and self._may_split))
+
+    @property
+    def _may_split(self) -> bool:
+        # What is refused before anything was taken may be the plan's fault, and not that of any source.
+        has_taken = self._sender.has_sent or self.books.count(BatchState.FINISHED) > 0
+        return has_taken or any(record.inference_job_id for record in self._to_split)
+
+    async def prepare(self) -> None:
+        """Take over what those who are gone have left behind, and look at what there is."""
+        held = (BatchState.SENDING, BatchState.SUBMITTED)
+        owners = {record.owner or "" async for record in self._run.batches(states=held)}
+        for record in await self.scribe.take_over(of=[name for name in owners if is_gone(name)]):
+            self.watch(record)
+        async for record in self._run.batches(states=_IN_TROUBLE):
+            self.books.keep(record)
+            if record.state is BatchState.ERRORED:
+                self._split_later(record)
+        await self.scribe.count()
+
+    async def work(self) -> None:
+        """Do all that is to be done, until stopped."""
+        with self._scope:
+            async with create_task_group() as tasks:
+                for work in (self._write_plan, self._follow, self._keep_alive, self._split):
+                    tasks.start_soon(self._guarded, work)
+                for _ in range(self._submits):
+                    tasks.start_soon(self._guarded, self._send)
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  # raised from the iteration, to everyone
+            self.failure = self.failure or error
+            self._sender.stop()
+            self.scribe.tell_news()
+
+    def look_for_work(self) -> None:
+        """Look again for batches to send: there may be some that the books do not show."""
+        self._sender.may_find_more = True
+        self.scribe.tell_news()
+
+    async def _write_plan(self) -> None:
+        self._sender.may_find_more = self._plan.is_streamed
+        await self._run.plan(self._cutter.batches())
+        self.is_planned = True
+        await self.scribe.count()
+        self._is_counted = True
+        self.look_for_work()
+        if repeated := self._cutter.repeated:
+            _log.warning(
+                "%d source ids of the plan occur more than once and are sent once, such as %s.",
+                repeated,
+                ", ".join(map(str, self._cutter.some_repeated)),
+            )
+
+    async def _send(self) -> None:
+        # A plan that is there as a whole is written down, and with that checked, before anything is sent.
+        while not (self.is_planned or self._plan.is_streamed or self.failure):
+            await self.scribe.wait_for_news()
+        await self._sender.work()
+
+    async def _keep_alive(self) -> None:
+        while True:
+            gap = self._lease_seconds / _SIGNS_OF_LIFE
+            await sleep(gap if self.is_planned else min(gap, _PLANNING_GLANCE))
+            if not await self.scribe.renew():
+                _log.warning("The run's ledger has not heard of this process for too long.")
+            for record in await self.scribe.take_over():
+                self.watch(record)
+            await self.scribe.count()
+            self.look_for_work()
+
+    def watch(self, record: BatchRecord, job: InferenceJob | None = None) -> None:
+        """Watch the job of a batch, if it is SUBMITTED.
+
+        Args:
+            record: the batch.
+            job: its job, as far as that is known.
+        """
+        if record.state is BatchState.SUBMITTED and record.inference_job_id is not None:
+            self._sender.in_flight.add(record.number)
+            self._of_job[record.inference_job_id] = record
+            # It may have been watched before, and given up.
+            self._watcher.discard(record.inference_job_id)
+            self._watcher.add(job or record.inference_job_id)
+
+    def _split_later(self, record: BatchRecord) -> None:
+        if self._splits and len(record.source_ids) > 1:
+            self._to_split.append(record)
+            self.scribe.tell_news()
+
+    async def _split(self) -> None:
+        while True:
+            if self._to_split and self._may_split and not self._sender.is_stopping:
+                # Until its halves are there, the run is not over.
+                await self.scribe.split(self._to_split[0])
+                del self._to_split[0]
+            else:
+                await self.scribe.wait_for_news()
+
+    async def _follow(self) -> None:
+        async for transition in self._watcher:
+            await self._write_transition(transition)
+
+    async def _write_transition(self, transition: Transition) -> None:
+        record = self._of_job.get(transition.inference_job_id)
+        status = transition.job.status if transition.job else None
+        if record is None or (transition.outcome is None and status == record.status):
+            return
+        to = _OUTCOMES[transition.outcome] if transition.outcome else BatchState.SUBMITTED
+        error = str(transition.error) if transition.error else None
+        after = None
+        with CancelScope(shield=True):
+            after = await self.scribe.change(record, to, status=status, error=error)
+        if after is not None and transition.outcome is None:
+            self._of_job[transition.inference_job_id] = after
+            return
+        # It has ended, or it is somebody else's by now.
+        self._watcher.discard(transition.inference_job_id)
+        del self._of_job[transition.inference_job_id]
+        self._sender.in_flight.discard(record.number)
+        if after is not None and after.state is BatchState.ERRORED:
+            self._split_later(after)
+        self.scribe.tell_news()
+
+    async def stop(self, timeout: float) -> None:
+        """Send nothing more, let what is open be answered, write all down, end all tasks.
+
+        Args:
+            timeout: seconds that open requests have.
+        """
+        if self.is_stopped:
+            return
+        self._sender.stop()
+        with move_on_after(timeout):
+            await self._until_idle()
+        self._sender.cut_off()
+        with move_on_after(_WRITING_SECONDS, shield=True):
+            await self._until_idle()
+            self._scope.cancel()
+            try:
+                await self.scribe.release()
+            except AnnoLabError as error:
+                _log.warning("%s", error)
+        self.is_stopped = True
+        self.scribe.tell_news()
+
+    async def _until_idle(self) -> None:
+        while self._sender.is_busy:
+            await self.scribe.wait_for_news()

@@ -1,0 +1,277 @@
+"""Sends planned batches: written down before the first byte leaves, and again when the answer has come."""
+
+from __future__ import annotations
+
+import logging
+from random import Random
+from typing import TYPE_CHECKING, Final, Protocol
+
+from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep
+
+from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._mailbox import ROOM
+from annolab_async._retry import is_overload, worth_submitting_again
+from annolab_async._status_source import StatusSource
+from annolab_async.errors import (
+    AnnoLabError,
+    AuthenticationError,
+    InvalidResponse,
+    NotFound,
+    NotOpen,
+    PermissionDenied,
+    RequestNotSent,
+    StatusError,
+    SubmissionUnknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from annolab_async._batch_plan import BatchPlan
+    from annolab_async._fan_out_state import Books, RecordMailbox
+    from annolab_async._http import Progress
+    from annolab_async._records import InferenceJob, InferenceRequest
+    from annolab_async._scribe import Scribe
+
+__all__ = ["BatchClient", "Sender"]
+
+_log: Final = logging.getLogger(__name__)
+# How many answers in a row may be lost, or batches be refused before any was taken, until it is no accident.
+_MOST_UNKNOWN_IN_A_ROW: Final = 20
+_MOST_REFUSED_AT_FIRST: Final = 3
+
+
+class BatchClient(StatusSource, Protocol):
+    """What a fan-out needs of a client."""
+
+    def progress(self) -> Progress:
+        """Return what is to be told how far a submission has come."""
+        ...
+
+    async def submit_once(self, request: InferenceRequest, progress: Progress) -> InferenceJob:
+        """Send a batch whose turn it is, once."""
+        ...
+
+
+class Sender:
+    """Sends one run's batches, with as many tasks as run :meth:`work`.
+
+    Args:
+        client: what to send with.
+        plan: what the batches are for.
+        scribe: writes down what becomes of them.
+        books: what is known of the run.
+        mailbox: what its consumer has yet to read; when that is much, nothing is sent.
+        max_in_flight: how many jobs may be unfinished at once.
+        failure_budget: seconds for which no batch may reach the server until that is raised.
+        on_taken: is told of each batch that the server has taken.
+        on_refused: is told of each batch that the server has refused.
+    """
+
+    def __init__(
+        self,
+        client: BatchClient,
+        plan: BatchPlan,
+        scribe: Scribe,
+        *,
+        books: Books,
+        mailbox: RecordMailbox,
+        max_in_flight: int,
+        failure_budget: float,
+        on_taken: Callable[[BatchRecord, InferenceJob | None], None],
+        on_refused: Callable[[BatchRecord], None],
+    ) -> None:
+        self._client = client
+        self._plan = plan
+        self._scribe = scribe
+        self._books = books
+        self._mailbox = mailbox
+        self._max_in_flight = max_in_flight
+        self._failure_budget = failure_budget
+        self._on_taken = on_taken
+        self._on_refused = on_refused
+        self._random = Random()
+        self.in_flight: set[int] = set()
+        self.may_find_more = False
+        self.has_sent = False
+        self.is_stopping = False
+        self._busy = 0
+        self._waiting: set[CancelScope] = set()
+        self._sending: set[CancelScope] = set()
+        self._failures = 0
+        self._failing_since = 0.0
+        self._pause_until = 0.0
+        self._unknown_in_a_row = 0
+        self._refused = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is being sent."""
+        return bool(self._sending)
+
+    def stop(self) -> None:
+        """Send no further batch; those that are being sent go on."""
+        self.is_stopping = True
+        for scope in self._waiting:
+            scope.cancel()
+        self._scribe.tell_news()
+
+    def cut_off(self) -> None:
+        """Break off what is being sent; what that proves is written down."""
+        for scope in self._sending:
+            scope.cancel()
+
+    async def work(self) -> None:
+        """Send batch after batch until stopped.
+
+        Raises:
+            AnnoLabError: it makes no sense to go on.
+        """
+        while not self.is_stopping:
+            if not self._may_send():
+                await self._scribe.wait_for_news()
+            elif await self._has_turn():
+                try:
+                    await self._send_next()
+                finally:
+                    self._client.turns.leave()
+
+    def _may_send(self) -> bool:
+        # Those that are being claimed at this moment are in flight soon.
+        room = self._max_in_flight - len(self.in_flight) - self._busy
+        has_work = self.may_find_more or self._books.count(BatchState.PLANNED) > self._busy
+        return has_work and room > 0 and len(self._mailbox) < ROOM
+
+    async def _has_turn(self) -> bool:
+        self._busy += 1
+        is_mine = False
+        try:
+            with CancelScope() as scope:
+                self._waiting.add(scope)
+                try:
+                    if (pause := self._pause_until - current_time()) > 0:
+                        await sleep(pause)
+                    await self._client.turns.enter("submit")
+                    is_mine = True
+                finally:
+                    self._waiting.discard(scope)
+        finally:
+            self._busy -= not is_mine
+        return is_mine
+
+    async def _send_next(self) -> None:
+        # A cancellation from outside waits until the answer has come: stopping in good order breaks it off if need be.
+        with CancelScope(shield=True) as scope:
+            self._sending.add(scope)
+            try:
+                try:
+                    record = None if self.is_stopping else await self._scribe.claim()
+                finally:
+                    self._busy -= 1
+                if record is not None:
+                    self.in_flight.add(record.number)
+                    await self._send(record)
+                elif not self.is_stopping:
+                    # Others were faster, or the plan has not come this far.
+                    self.may_find_more = False
+            finally:
+                self._sending.discard(scope)
+                self._scribe.tell_news()
+
+    async def _send(self, record: BatchRecord) -> None:
+        progress = self._client.progress()
+        request = self._plan.request(record.source_ids)
+        try:
+            job = await self._client.submit_once(request, progress)
+        except get_cancelled_exc_class():
+            may_exist = progress.may_have_arrived
+            to = BatchState.UNKNOWN if may_exist else BatchState.PLANNED
+            await self._write(
+                record,
+                to,
+                error="It was being sent when the run was stopped." if may_exist else None,
+            )
+            raise
+        except SubmissionUnknown as error:
+            await self._write(record, BatchState.UNKNOWN, error=str(error))
+            self._note_unknown(error)
+        except InvalidResponse as error:  # with an id: it would be a SubmissionUnknown otherwise
+            _log.warning("Batch %d: %s", record.number, error)
+            await self._taken(record, error.inference_job_id, None)
+        except AnnoLabError as error:
+            await self._not_taken(record, error)
+        else:
+            await self._taken(record, job.inference_job_id, job)
+
+    async def _taken(
+        self, record: BatchRecord, job_id: int | None, job: InferenceJob | None
+    ) -> None:
+        self.has_sent = True
+        self._failures = self._unknown_in_a_row = 0
+        status = job.status if job else None
+        try:
+            after = await self._write(
+                record, BatchState.SUBMITTED, inference_job_id=job_id, status=status
+            )
+        except BaseException:
+            _log.error(  # it is raised, too; this is the one place that still knows the id
+                "Batch %d was taken as job %s, but the ledger could not be told: resolve it with that id.",
+                record.number,
+                job_id,
+            )
+            raise
+        if after is not None:
+            self._on_taken(after, job)
+
+    async def _not_taken(self, record: BatchRecord, error: AnnoLabError) -> None:
+        if isinstance(error, StatusError) and is_overload(error):
+            await self._write(record, BatchState.PLANNED)
+            return
+        if worth_submitting_again(error):
+            await self._write(record, BatchState.PLANNED)
+            self._note_failure(error)
+            return
+        is_for_all = isinstance(
+            error, RequestNotSent | NotOpen | AuthenticationError | PermissionDenied
+        ) or (isinstance(error, NotFound) and not self.has_sent)
+        if is_for_all or not isinstance(error, StatusError):
+            await self._write(record, BatchState.PLANNED)
+            raise error
+        after = await self._write(record, BatchState.ERRORED, error=str(error))
+        self._refused += 1
+        if after is not None:
+            self._on_refused(after)
+        if not self.has_sent and self._refused >= _MOST_REFUSED_AT_FIRST:
+            raise error
+
+    async def _write(
+        self, record: BatchRecord, to: BatchState, **news: object
+    ) -> BatchRecord | None:
+        after = None
+        # Not to be cancelled: what was learned by sending would be lost.
+        with CancelScope(shield=True):
+            after = await self._scribe.change(record, to, **news)
+            if after is None and to is BatchState.SUBMITTED:
+                # Taken over by somebody who thought this process gone, and who could not know the job.
+                newest = await self._scribe.look_up(record.number)
+                if newest is not None and newest.state is BatchState.UNKNOWN:
+                    after = await self._scribe.change(newest, to, **news)
+        if after is None or to is not BatchState.SUBMITTED:
+            self.in_flight.discard(record.number)
+        return after
+
+    def _note_unknown(self, error: SubmissionUnknown) -> None:
+        _log.warning("%s", error)
+        self._unknown_in_a_row += 1
+        if self._unknown_in_a_row >= _MOST_UNKNOWN_IN_A_ROW:
+            raise error
+        self._note_failure(error)
+
+    def _note_failure(self, error: AnnoLabError) -> None:
+        now = current_time()
+        if self._failures == 0:
+            self._failing_since = now
+        self._failures += 1
+        self._pause_until = now + self._client.retry.delay(self._failures, self._random)
+        if now - self._failing_since >= self._failure_budget:
+            raise error

@@ -1,0 +1,371 @@
+"""What an SQL ledger does, each function within one transaction; the same for SQLite and PostgreSQL.
+
+Each may be run again after a lost connection (``session.is_repeat``), when nobody knows whether the first time was
+committed: it then looks for its own ``change_id`` first.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import evolve
+from sqlalchemy import delete, func, insert, literal, select, update
+
+from annolab_async._batch_records import (
+    FIRST_SPLIT_NUMBER,
+    BatchChange,
+    BatchRecord,
+    BatchState,
+    changed,
+    split_parts,
+)
+from annolab_async.ledger._plan import SENDER_IS_GONE, other_plan, other_sources, too_few
+from annolab_async.ledger._protocol import LedgerCounts, RunInfo
+from annolab_async.ledger._schema import batches, leases, runs, transitions
+from annolab_async.ledger._session import from_microseconds, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy import Row, Select
+
+    from annolab_async.ledger._session import Session
+
+__all__ = [
+    "begin_run",
+    "change",
+    "claim",
+    "counts",
+    "end_plan",
+    "get",
+    "history",
+    "list_runs",
+    "page",
+    "plan_chunk",
+    "release",
+    "renew",
+    "split",
+    "take_over",
+]
+
+_HELD: Final = tuple(state for state in BatchState if state.is_held)
+
+
+def begin_run(
+    session: Session, *, where: str, name: str, fingerprint: str, details: str
+) -> tuple[int, RunInfo]:
+    """Begin a run or find it; return its id, too."""
+    session.lock()
+    row = session.connection.execute(select(runs).where(runs.c.name == name)).first()
+    if row is None:
+        last = session.connection.scalar(select(func.max(runs.c.id))) or 0
+        values = {
+            "id": last + 1,
+            "name": name,
+            "fingerprint": fingerprint,
+            "details": details,
+            "created_at": session.now,
+            "planned_batches": None,
+            "next_split_number": FIRST_SPLIT_NUMBER,
+        }
+        row = session.connection.execute(insert(runs).values(values).returning(*runs.c)).one()
+    if row.fingerprint != fingerprint:
+        raise other_plan(where, name)
+    return row.id, _info(row)
+
+
+def list_runs(session: Session) -> list[RunInfo]:
+    """Return all runs, oldest first."""
+    return [_info(row) for row in session.connection.execute(select(runs).order_by(runs.c.id))]
+
+
+def _info(row: Row[Any]) -> RunInfo:
+    return RunInfo(
+        name=row.name,
+        fingerprint=row.fingerprint,
+        details=row.details,
+        created_at=from_microseconds(row.created_at),
+        planned_batches=row.planned_batches,
+    )
+
+
+def _locked_run(session: Session, run_id: int) -> Row[Any]:
+    return session.connection.execute(
+        select(runs).where(runs.c.id == run_id).with_for_update()
+    ).one()
+
+
+def plan_chunk(
+    session: Session, *, where: str, run_id: int, first: int, chunk: Sequence[tuple[int, ...]]
+) -> None:
+    """Write down the batches of a plan from a number on, those that are not here yet."""
+    run = _locked_run(session, run_id)
+    here = session.connection.execute(
+        select(batches.c.number, batches.c.source_ids)
+        .where(
+            batches.c.run_id == run_id,
+            batches.c.number >= first,
+            batches.c.number < first + len(chunk),
+        )
+        .order_by(batches.c.number)
+    ).all()
+    for (number, source_ids), given in zip(here, chunk, strict=False):
+        if tuple(json.loads(source_ids)) != given:
+            raise other_sources(where, run.name, number)
+    if len(here) < len(chunk) and run.planned_batches is not None:
+        raise other_plan(where, run.name)
+    session.add(
+        run_id,
+        (
+            BatchRecord(
+                number=number,
+                source_ids=source_ids,
+                state=BatchState.PLANNED,
+                created_at=session.time,
+                updated_at=session.time,
+            )
+            for number, source_ids in enumerate(chunk[len(here) :], first + len(here))
+        ),
+    )
+
+
+def end_plan(session: Session, *, where: str, run_id: int, count: int) -> RunInfo:
+    """Write down how many batches the plan has."""
+    run = _locked_run(session, run_id)
+    here = session.connection.scalar(
+        select(func.max(batches.c.number)).where(
+            batches.c.run_id == run_id, batches.c.number < FIRST_SPLIT_NUMBER
+        )
+    )
+    if count < (here or 0):
+        raise too_few(where, run.name, here=here or 0, given=count)
+    session.connection.execute(
+        update(runs).where(runs.c.id == run_id).values(planned_batches=count)
+    )
+    return evolve(_info(run), planned_batches=count)
+
+
+def claim(
+    session: Session, *, run_id: int, owner: str, limit: int, lease_microseconds: int
+) -> list[BatchRecord]:
+    """Take PLANNED batches."""
+    _lease(session, run_id, owner, lease_microseconds)
+    if session.is_repeat and (done := _done(session, run_id)):
+        return done
+    found = _locked(
+        session,
+        _select(run_id).where(batches.c.state == BatchState.PLANNED.value),
+        limit,
+    )
+    claimed = [
+        changed(record, BatchState.SENDING, at=session.time, owner=owner) for record in found
+    ]
+    session.replace(run_id, list(zip(found, claimed, strict=True)), owner)
+    return claimed
+
+
+def take_over(
+    session: Session,
+    *,
+    run_id: int,
+    owner: str,
+    limit: int,
+    lease_microseconds: int,
+    of: Collection[str],
+) -> list[BatchRecord]:
+    """Take batches from owners who are gone."""
+    _lease(session, run_id, owner, lease_microseconds)
+    if session.is_repeat and (done := _done(session, run_id)):
+        return done
+    session.connection.execute(
+        delete(leases).where(
+            leases.c.run_id == run_id,
+            (leases.c.expires_at <= session.now) | leases.c.owner.in_(set(of) - {owner}),
+            leases.c.owner != owner,
+        )
+    )
+    alive = select(literal(1)).where(leases.c.run_id == run_id, leases.c.owner == batches.c.owner)
+    found = _locked(
+        session,
+        _select(run_id).where(
+            batches.c.state.in_([state.value for state in _HELD]),
+            batches.c.owner != owner,
+            ~alive.exists(),
+        ),
+        limit,
+    )
+    taken = [
+        changed(record, BatchState.UNKNOWN, at=session.time, owner=owner, error=SENDER_IS_GONE)
+        if record.state is BatchState.SENDING
+        else changed(record, BatchState.SUBMITTED, at=session.time, owner=owner)
+        for record in found
+    ]
+    session.replace(run_id, list(zip(found, taken, strict=True)), owner)
+    return taken
+
+
+def change(
+    session: Session, *, run_id: int, before: BatchRecord, to: BatchState, owner: str, **values: Any
+) -> BatchRecord | None:
+    """Bring a batch to another state, if it is still as it was."""
+    after = changed(before, to, at=session.time, owner=owner, **values)
+    if before.owner is not None and before.owner != owner:
+        return None
+    if session.is_repeat and (at := _done_at(session, run_id, before.number)):
+        return changed(before, to, at=from_microseconds(at), owner=owner, **values)
+    return after if session.replace(run_id, [(before, after)], owner) else None
+
+
+def split(
+    session: Session,
+    *,
+    run_id: int,
+    before: BatchRecord,
+    parts: Sequence[Sequence[int]],
+    owner: str,
+) -> list[BatchRecord] | None:
+    """Put smaller batches in the place of one."""
+    after = changed(before, BatchState.SPLIT, at=session.time, owner=owner)
+    first_number = _locked_run(session, run_id).next_split_number
+    new = split_parts(before, parts, first_number=first_number, at=session.time)
+    if session.is_repeat and _done_at(session, run_id, before.number):
+        written = _select(run_id).where(
+            batches.c.number >= FIRST_SPLIT_NUMBER, batches.c.parent == before.number
+        )
+        return _records(session, written.order_by(batches.c.number))
+    if not session.replace(run_id, [(before, after)], owner):
+        return None
+    session.add(run_id, new)
+    session.connection.execute(
+        update(runs).where(runs.c.id == run_id).values(next_split_number=first_number + len(new))
+    )
+    return new
+
+
+def renew(session: Session, *, run_id: int, owner: str, lease_microseconds: int) -> bool:
+    """Renew a lease; return whether the one before had not run out."""
+    until = _lease(session, run_id, owner, lease_microseconds)
+    return until is not None and until > session.now
+
+
+def release(session: Session, *, run_id: int, owner: str) -> None:
+    """End a lease."""
+    session.connection.execute(
+        delete(leases).where(leases.c.run_id == run_id, leases.c.owner == owner)
+    )
+
+
+def get(session: Session, *, run_id: int, number: int) -> BatchRecord | None:
+    """Return a batch."""
+    found = _records(session, _select(run_id).where(batches.c.number == number))
+    return found[0] if found else None
+
+
+def page(
+    session: Session,
+    *,
+    run_id: int,
+    states: Collection[BatchState] | None,
+    after: int,
+    limit: int,
+) -> list[BatchRecord]:
+    """Return batches by their numbers."""
+    query = _select(run_id).where(batches.c.number > after).order_by(batches.c.number).limit(limit)
+    if states is None:
+        return _records(session, query)
+    # State by state, for each is in order in the index; together they would have to be sorted.
+    found = [
+        record
+        for state in set(states)
+        for record in _records(session, query.where(batches.c.state == state.value))
+    ]
+    return sorted(found, key=lambda record: record.number)[:limit]
+
+
+def counts(session: Session, *, run_id: int) -> LedgerCounts:
+    """Count batches and sources by state."""
+    rows = session.connection.execute(
+        select(batches.c.state, func.count(), func.sum(batches.c.source_count))
+        .where(batches.c.run_id == run_id)
+        .group_by(batches.c.state)
+    ).all()
+    return LedgerCounts(
+        batches={BatchState(state): int(count) for state, count, _ in rows},
+        sources={BatchState(state): int(sources) for state, _, sources in rows},
+    )
+
+
+def history(session: Session, *, run_id: int, number: int) -> list[BatchChange]:
+    """Return every change of a batch."""
+    session.flush()
+    rows = session.connection.execute(
+        select(transitions)
+        .where(transitions.c.run_id == run_id, transitions.c.number == number)
+        .order_by(transitions.c.version)
+    )
+    return [
+        BatchChange(
+            number=row.number,
+            version=row.version,
+            previous=BatchState(row.previous),
+            state=BatchState(row.state),
+            owner=row.owner,
+            inference_job_id=row.inference_job_id,
+            status=row.status,
+            error=row.error,
+            at=from_microseconds(row.at),
+        )
+        for row in rows
+    ]
+
+
+def _lease(session: Session, run_id: int, owner: str, lease_microseconds: int) -> int | None:
+    is_it = (leases.c.run_id == run_id) & (leases.c.owner == owner)
+    before = session.connection.scalar(select(leases.c.expires_at).where(is_it))
+    until = session.now + lease_microseconds
+    if before is None:
+        row = {"run_id": run_id, "owner": owner, "expires_at": until}
+        session.connection.execute(insert(leases).values(row))
+    else:
+        session.connection.execute(update(leases).where(is_it).values(expires_at=until))
+    return before
+
+
+def _select(run_id: int) -> Select[Any]:
+    return select(batches).where(batches.c.run_id == run_id)
+
+
+def _records(session: Session, query: Select[Any]) -> list[BatchRecord]:
+    return [record_of(row) for row in session.connection.execute(query)]
+
+
+def _locked(session: Session, query: Select[Any], limit: int) -> list[BatchRecord]:
+    # Rows that another process is at are passed over, not waited for; SQLite, where a writer is alone, ignores this.
+    return _records(
+        session,
+        query.order_by(batches.c.number).limit(limit).with_for_update(skip_locked=True),
+    )
+
+
+def _done_at(session: Session, run_id: int, number: int) -> int | None:
+    return session.connection.scalar(
+        select(transitions.c.at).where(
+            transitions.c.run_id == run_id,
+            transitions.c.number == number,
+            transitions.c.change_id == session.change_id,
+        )
+    )
+
+
+def _done(session: Session, run_id: int) -> list[BatchRecord]:
+    query = _select(run_id).join(
+        transitions,
+        (transitions.c.run_id == batches.c.run_id)
+        & (transitions.c.number == batches.c.number)
+        & (transitions.c.version == batches.c.version),
+    )
+    return _records(
+        session,
+        query.where(transitions.c.change_id == session.change_id).order_by(batches.c.number),
+    )

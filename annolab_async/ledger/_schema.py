@@ -1,0 +1,209 @@
+"""The tables of an SQL ledger, and how one of an older version becomes one of today's.
+
+Each migration is plain DDL that SQLite and PostgreSQL both take, run in one transaction with the note of its version.
+Alembic would be a second heavy dependency and a second configuration for what is a list of statements here.
+Times are microseconds since 1970, source ids a JSON array, states the words of ``BatchState``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text, inspect, select, text
+
+from annolab_async.errors import LedgerError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["METADATA", "VERSION", "batches", "leases", "migrate", "runs", "transitions"]
+
+METADATA: Final = MetaData()
+
+schema: Final = Table("annolab_schema", METADATA, Column("schema_version", BigInteger))
+
+runs: Final = Table(
+    "annolab_runs",
+    METADATA,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("planned_batches", BigInteger),
+    Column("next_split_number", BigInteger, nullable=False),
+)
+
+batches: Final = Table(
+    "annolab_batches",
+    METADATA,
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("inference_job_id", BigInteger),
+    Column("attempts", BigInteger, nullable=False),
+    Column("status", Text),
+    Column("error", Text),
+    Column("owner", Text),
+    Column("parent", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("sent_at", BigInteger),
+    Column("submitted_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("source_count", BigInteger, nullable=False),
+    Column("source_ids", Text, nullable=False),
+)
+# Serves claims, which ask for the lowest numbers in a state, and counts, which read nothing else.
+Index(
+    "annolab_batches_by_state",
+    batches.c.run_id,
+    batches.c.state,
+    batches.c.number,
+    batches.c.source_count,
+)
+
+transitions: Final = Table(
+    "annolab_transitions",
+    METADATA,
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("change_id", Text, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("inference_job_id", BigInteger),
+    Column("status", Text),
+    Column("error", Text),
+    Column("at", BigInteger, nullable=False),
+)
+
+leases: Final = Table(
+    "annolab_leases",
+    METADATA,
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner", Text, primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# What is written here is never edited: databases out there were made by it.
+_MIGRATIONS: Final[list[tuple[str, ...]]] = [
+    (
+        """
+        CREATE TABLE annolab_runs (
+            id BIGINT NOT NULL PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            fingerprint TEXT NOT NULL,
+            details TEXT NOT NULL,
+            created_at BIGINT NOT NULL,
+            planned_batches BIGINT,
+            next_split_number BIGINT NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE annolab_batches (
+            run_id BIGINT NOT NULL REFERENCES annolab_runs (id),
+            number BIGINT NOT NULL,
+            state TEXT NOT NULL,
+            version BIGINT NOT NULL,
+            inference_job_id BIGINT,
+            attempts BIGINT NOT NULL,
+            status TEXT,
+            error TEXT,
+            owner TEXT,
+            parent BIGINT,
+            created_at BIGINT NOT NULL,
+            updated_at BIGINT NOT NULL,
+            sent_at BIGINT,
+            submitted_at BIGINT,
+            ended_at BIGINT,
+            source_count BIGINT NOT NULL,
+            source_ids TEXT NOT NULL,
+            PRIMARY KEY (run_id, number)
+        )
+        """,
+        """
+        CREATE INDEX annolab_batches_by_state
+            ON annolab_batches (run_id, state, number, source_count)
+        """,
+        """
+        CREATE TABLE annolab_transitions (
+            run_id BIGINT NOT NULL,
+            number BIGINT NOT NULL,
+            version BIGINT NOT NULL,
+            change_id TEXT NOT NULL,
+            previous TEXT NOT NULL,
+            state TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            inference_job_id BIGINT,
+            status TEXT,
+            error TEXT,
+            at BIGINT NOT NULL,
+            PRIMARY KEY (run_id, number, version)
+        )
+        """,
+        """
+        CREATE TABLE annolab_leases (
+            run_id BIGINT NOT NULL,
+            owner TEXT NOT NULL,
+            expires_at BIGINT NOT NULL,
+            PRIMARY KEY (run_id, owner)
+        )
+        """,
+    ),
+]
+
+VERSION: Final = len(_MIGRATIONS)
+
+
+def migrate(connection: Connection, where: str) -> None:
+    """Bring the tables to today's version, in the transaction that is under way.
+
+    Args:
+        connection: in a transaction that no other ledger's migration can be in at the same time.
+        where: the ledger's name in errors.
+
+    Raises:
+        LedgerError: the tables are of a newer version, or of no version.
+    """
+    version = _version(connection, where)
+    if version == len(_MIGRATIONS):
+        return
+    if version > len(_MIGRATIONS):
+        raise LedgerError(
+            where=where,
+            what=f"it was written by a newer annolab-async (schema version {version}, "
+            f"and this one knows {len(_MIGRATIONS)})",
+            hint="Upgrade annolab-async here.",
+        )
+    if version == 0:
+        connection.execute(
+            text("CREATE TABLE annolab_schema (schema_version BIGINT NOT NULL PRIMARY KEY)")
+        )
+        connection.execute(schema.insert().values(schema_version=0))
+    for statements in _MIGRATIONS[version:]:
+        for statement in statements:
+            connection.execute(text(statement))
+    connection.execute(schema.update().values(schema_version=len(_MIGRATIONS)))
+
+
+def _version(connection: Connection, where: str) -> int:
+    tables = inspect(connection).get_table_names()
+    if schema.name not in tables:
+        if strangers := [name for name in tables if name in METADATA.tables]:
+            raise LedgerError(
+                where=where,
+                what=f"it has a table {strangers[0]}, but no note of a schema version",
+                hint="Restore it from a copy, or use another database.",
+            )
+        return 0
+    versions = connection.scalars(select(schema.c.schema_version)).all()
+    if len(versions) != 1:
+        raise LedgerError(
+            where=where,
+            what=f"it has {len(versions)} notes of a schema version",
+            hint="Restore it from a copy, or use another database.",
+        )
+    return int(versions[0])

@@ -1,0 +1,194 @@
+"""One transaction of an SQL ledger, seen from inside: what its operations read, write and note."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import bindparam, insert, update
+
+from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async.ledger import _schema as tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import Connection, Row
+
+__all__ = ["Session", "from_microseconds", "microseconds", "record_of", "row_of"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_CHANGING: Final = (
+    "state",
+    "version",
+    "inference_job_id",
+    "attempts",
+    "status",
+    "error",
+    "owner",
+    "updated_at",
+    "sent_at",
+    "submitted_at",
+    "ended_at",
+)
+_TIMES: Final = frozenset({"updated_at", "sent_at", "submitted_at", "ended_at"})
+_COMPARE_AND_SET: Final = (
+    update(tables.batches)
+    .where(
+        tables.batches.c.run_id == bindparam("of_run"),
+        tables.batches.c.number == bindparam("of_number"),
+        tables.batches.c.version == bindparam("of_version"),
+    )
+    .values({name: bindparam(name) for name in _CHANGING})
+)
+
+
+def microseconds(time: datetime) -> int:
+    """Return a time as it stands in the tables."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """Return the time that stands in the tables as this."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def _time(value: int | None) -> datetime | None:
+    return None if value is None else from_microseconds(value)
+
+
+def row_of(run_id: int, record: BatchRecord) -> dict[str, Any]:
+    """Return a new batch as a row."""
+    return {
+        "run_id": run_id,
+        "number": record.number,
+        "parent": record.parent,
+        "created_at": microseconds(record.created_at),
+        "source_count": len(record.source_ids),
+        "source_ids": json.dumps(record.source_ids, separators=(",", ":")),
+        **_changing(record),
+    }
+
+
+def _changing(record: BatchRecord) -> dict[str, Any]:
+    values = {name: getattr(record, name) for name in _CHANGING}
+    values["state"] = record.state.value
+    for name in _TIMES:
+        if values[name] is not None:
+            values[name] = microseconds(values[name])
+    return values
+
+
+def record_of(row: Row[Any]) -> BatchRecord:
+    """Return the batch that a row of the table of batches holds."""
+    return BatchRecord(
+        number=row.number,
+        source_ids=tuple(json.loads(row.source_ids)),
+        state=BatchState(row.state),
+        version=row.version,
+        inference_job_id=row.inference_job_id,
+        attempts=row.attempts,
+        status=row.status,
+        error=row.error,
+        owner=row.owner,
+        parent=row.parent,
+        created_at=from_microseconds(row.created_at),
+        updated_at=from_microseconds(row.updated_at),
+        sent_at=_time(row.sent_at),
+        submitted_at=_time(row.submitted_at),
+        ended_at=_time(row.ended_at),
+    )
+
+
+class Session:
+    """A transaction under way.
+
+    Args:
+        connection: where it runs.
+        lock: lets nobody else be between its call and the end of the transaction.
+        now: the time by the ledger's clock, in microseconds since 1970.
+        is_repeat: whether an attempt before this one may have been committed.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        lock: Callable[[Connection], None],
+        *,
+        now: int,
+        is_repeat: bool,
+    ) -> None:
+        self.connection = connection
+        self._lock = lock
+        self.now = now
+        self.is_repeat = is_repeat
+        self.change_id = ""
+        self._entries: list[dict[str, Any]] = []
+
+    def lock(self) -> None:
+        """Let nobody else be between here and the end of the transaction, where only one may be."""
+        self._lock(self.connection)
+
+    @property
+    def time(self) -> datetime:
+        """The time by the ledger's clock, in UTC."""
+        return from_microseconds(self.now)
+
+    def replace(
+        self, run_id: int, pairs: Sequence[tuple[BatchRecord, BatchRecord]], owner: str
+    ) -> bool:
+        """Change batches, each if it still is of the version given, and note it in their histories.
+
+        Args:
+            run_id: their run.
+            pairs: each batch before and after. More than one only if they are locked: it is not told which of them
+                had moved on.
+            owner: who changes them.
+
+        Returns:
+            Whether the batch had not moved on.
+        """
+        rows = [
+            {
+                "of_run": run_id,
+                "of_number": before.number,
+                "of_version": before.version,
+                **_changing(after),
+            }
+            for before, after in pairs
+        ]
+        if len(rows) == 1:
+            if self.connection.execute(_COMPARE_AND_SET, rows[0]).rowcount == 0:
+                return False
+        elif rows:
+            self.connection.execute(_COMPARE_AND_SET, rows)
+        self._entries += [
+            {
+                "run_id": run_id,
+                "number": after.number,
+                "version": after.version,
+                "change_id": self.change_id,
+                "previous": before.state.value,
+                "state": after.state.value,
+                "owner": owner,
+                "inference_job_id": after.inference_job_id,
+                "status": after.status,
+                "error": after.error,
+                "at": microseconds(after.updated_at),
+            }
+            for before, after in pairs
+        ]
+        return True
+
+    def add(self, run_id: int, records: Iterable[BatchRecord]) -> None:
+        """Add new batches."""
+        if rows := [row_of(run_id, record) for record in records]:
+            self.connection.execute(insert(tables.batches), rows)
+
+    def flush(self) -> None:
+        """Write what was noted for the histories; to be called before they are read, and before the commit."""
+        if self._entries:
+            entries, self._entries = self._entries, []
+            self.connection.execute(insert(tables.transitions), entries)

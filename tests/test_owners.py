@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from annolab_async import _owners
+from annolab_async._owners import is_gone, owner_name
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="when processes began is told by /proc"
+)
+ASK = "from annolab_async._owners import owner_name; print(owner_name(), flush=True); input()"
+
+
+def a_process() -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", ASK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    return process, process.stdout.readline().strip()
+
+
+def test_nobody_else_has_the_name() -> None:
+    assert len({owner_name() for _ in range(100)}) == 100
+
+
+def test_who_is_alive_is_not_gone() -> None:
+    assert not is_gone(owner_name())
+
+
+def test_who_has_ended_is_gone() -> None:
+    process, owner = a_process()
+    with process:
+        assert not is_gone(owner)
+        process.kill()
+    assert is_gone(owner)
+
+
+def test_who_was_killed_is_gone_before_anybody_asks_for_its_exit_code() -> None:
+    process, owner = a_process()
+    with process:
+        process.send_signal(signal.SIGKILL)
+        until = time.monotonic() + 10
+        while not is_gone(owner):
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+
+def test_who_got_the_number_of_one_that_has_ended_is_another() -> None:
+    host, number, began, chance = owner_name().split(":")
+    assert is_gone(f"{host}:{number}:{int(began) - 1}:{chance}")
+
+
+@pytest.mark.parametrize(
+    "owner", ["", "another", "::::", f"elsewhere.invalid:{os.getpid()}:1:abcd", "a:b:c:d"]
+)
+def test_of_others_nothing_is_known(owner: str) -> None:
+    assert not is_gone(owner)
+
+
+def test_without_proc_nobody_is_thought_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_owners.Path, "exists", lambda _: False)
+    owner = owner_name()
+    assert owner.split(":")[2] == "?"
+    assert not is_gone(owner)
+    assert not is_gone(owner.replace(":?:", ":12345:"))
