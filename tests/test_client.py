@@ -431,7 +431,7 @@ def test_senseless_options_are_refused_at_construction(options: dict[str, object
 
 
 def test_aiohttp_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("annolab_async._http._session._has_aiohttp", lambda: False)
+    monkeypatch.setattr("annolab_async._http._transports.has_aiohttp", lambda: False)
     with pytest.raises(ConfigurationError, match=r"pip install 'annolab-async\[aiohttp\]'"):
         AsyncInferenceClient(KEY, transport="aiohttp")
     AsyncInferenceClient(KEY, transport="auto")

@@ -1,4 +1,4 @@
-"""How often the tests of this folder repeat what they do: ten times as often where ``FAULTS=thorough`` is set, as in CI."""
+"""How often the tests of this folder repeat what they do: ten times as often with ``FAULTS=thorough``, as in CI."""
 
 from __future__ import annotations
 
