@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import AsyncIterable, Collection, Iterable, Set as AbstractSet
-from typing import TYPE_CHECKING, Final, SupportsIndex
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Set as AbstractSet
+from contextlib import aclosing, nullcontext
+from typing import TYPE_CHECKING, Final, SupportsIndex, cast
 
 from attrs import field, frozen
 
 from annolab_async._records import InferenceRequest, name_faults
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
+    from contextlib import AbstractAsyncContextManager
 
 __all__ = ["BatchPlan", "Cutter"]
 
@@ -133,12 +135,13 @@ class Cutter:
         self.repeated = 0
         self.some_repeated: list[int] = []
 
-    def batches(self) -> Iterator[tuple[int, ...]] | AsyncIterator[tuple[int, ...]]:
+    def batches(self) -> Iterator[tuple[int, ...]] | AsyncGenerator[tuple[int, ...]]:
         """Return the batches.
 
         Raises:
-            ValueError: while they are iterated over: an id is none. All that are none in a sequence are named; of
-                a stream the first.
+            ValueError: while they are iterated over: an id is none, or there are no ids, as in a generator that was
+                read before. All that are none in a sequence are named; of an asynchronous stream, which may be
+                empty, the first.
         """
         source_ids = self._plan.source_ids
         if isinstance(source_ids, AsyncIterable):
@@ -148,28 +151,34 @@ class Cutter:
     def _cut(self, source_ids: Iterable[int]) -> Iterator[tuple[int, ...]]:
         batch: list[int] = []
         rest = iter(source_ids)
-        for value in rest:
+        place = -1
+        for place, value in enumerate(rest):
             if (source_id := _source_id(value)) is None:
                 # No further batch, but the names of all that are wrong.
-                raise ValueError("; ".join(_faults_of(_chained(value, rest))))
+                raise ValueError("; ".join(_faults_of(_chained(value, rest), first=place)))
             if self._is_new(source_id):
                 batch.append(source_id)
             if len(batch) == self._plan.batch_size:
                 yield tuple(batch)
                 batch = []
+        if place < 0:
+            raise ValueError("source_ids is empty; a generator is, once it was read")
         if batch:
             yield tuple(batch)
 
-    async def _cut_stream(self, source_ids: AsyncIterable[int]) -> AsyncIterator[tuple[int, ...]]:
+    async def _cut_stream(self, source_ids: AsyncIterable[int]) -> AsyncGenerator[tuple[int, ...]]:
         batch: list[int] = []
-        async for value in source_ids:
-            if (source_id := _source_id(value)) is None:
-                raise ValueError("; ".join(_faults_of([value])))
-            if self._is_new(source_id):
-                batch.append(source_id)
-            if len(batch) == self._plan.batch_size:
-                yield tuple(batch)
-                batch = []
+        async with _closing(source_ids):
+            place = 0
+            async for value in source_ids:
+                if (source_id := _source_id(value)) is None:
+                    raise ValueError("; ".join(_faults_of([value], first=place)))
+                if self._is_new(source_id):
+                    batch.append(source_id)
+                if len(batch) == self._plan.batch_size:
+                    yield tuple(batch)
+                    batch = []
+                place += 1
         if batch:
             yield tuple(batch)
 
@@ -222,16 +231,23 @@ def _chained(first: object, rest: Iterator[object]) -> Iterator[object]:
     yield from rest
 
 
-def _faults_of(source_ids: Iterable[object]) -> Iterator[str]:
+def _closing(source_ids: AsyncIterable[int]) -> AbstractAsyncContextManager[object]:
+    # A generator that is not read to its end would be left open: nobody else reads on in it.
+    if isinstance(source_ids, AsyncGenerator):
+        return aclosing(cast("AsyncGenerator[int]", source_ids))
+    return nullcontext()
+
+
+def _faults_of(source_ids: Iterable[object], *, first: int = 0) -> Iterator[str]:
     wrong, shown, is_empty = 0, list[str](), True
-    for value in source_ids:
+    for place, value in enumerate(source_ids, first):
         is_empty = False
         if _source_id(value) is None:
             wrong += 1
             if wrong <= _SHOWN:
-                shown.append(repr(value)[:40])
+                shown.append(f"source_ids[{place}] is {repr(value)[:40]}")
     if is_empty:
         yield "source_ids is empty"
     if wrong:
-        more = f" and {wrong - _SHOWN} more" if wrong > _SHOWN else ""
-        yield f"source_ids holds {', '.join(shown)}{more}: ids are integers from 1 up"
+        more = f" and {wrong - _SHOWN} more are none" if wrong > _SHOWN else ""
+        yield f"{', '.join(shown)}{more}: ids are integers from 1 up"

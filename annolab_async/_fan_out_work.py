@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep
@@ -172,7 +174,9 @@ class RunWork:
 
     async def _write_plan(self) -> None:
         self._sender.may_find_more = self._plan.is_streamed
-        await self._run.plan(self._cutter.batches())
+        batches = self._cutter.batches()
+        async with aclosing(batches) if isinstance(batches, AsyncGenerator) else nullcontext():
+            await self._run.plan(batches)
         self.is_planned = True
         await self.scribe.count()
         self._is_counted = True
