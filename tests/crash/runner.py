@@ -19,15 +19,30 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from annolab_async import AsyncInferenceClient, BatchPlan, RetryPolicy
+from annolab_async import (
+    AsyncInferenceClient,
+    BatchPlan,
+    FixedInterval,
+    InferenceWatcher,
+    RetryPolicy,
+    _fan_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from annolab_async import BatchRecord, BatchState
+    from annolab_async._status_source import StatusSource
 
 KEY = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 ROOT = Path(__file__).parent.parent.parent
+
+
+class WatchesClosely(InferenceWatcher):
+    """What a fan-out watches with, in a hurry: by default no job is asked for again within a second."""
+
+    def __init__(self, client: StatusSource, **options: Any) -> None:
+        super().__init__(client, schedule=FixedInterval(0.2), **options)
 
 
 def a_plan(sources: int, batch_size: int) -> BatchPlan:
@@ -138,6 +153,7 @@ def main() -> None:
     for name in ("sqlite3", "aiohttp", "psycopg", "trio", "annolab_async.ledger._sql"):
         import_module(name)  # so that no child has to
     _note_refused_changes()
+    _fan_out.InferenceWatcher = WatchesClosely  # type: ignore[misc]
     for line in sys.stdin:
         command = json.loads(line)
         if "start" in command:
