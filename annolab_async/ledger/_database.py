@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from annolab_async.errors import LedgerError
 from annolab_async.ledger._dialects import Fault
+from annolab_async.ledger._operations import Change, change_all
 from annolab_async.ledger._schema import migrate
 from annolab_async.ledger._session import Session
 
@@ -90,13 +91,21 @@ class Database:
         is_write = any(work.is_write for work in group)
         now = self._dialect.begin(connection, is_write=is_write)
         session = Session(connection, self._dialect.lock, now=now, is_repeat=is_repeat)
-        results: list[Any] = []
+        changes: list[tuple[Work[Any], Change]] = []
+        results: dict[Work[Any], Any] = {}
         for work in group:
+            if isinstance(work.function, Change):
+                changes.append((work, work.function))
+                continue
             session.change_id = work.change_id
-            results.append(work.function(session))
+            results[work] = work.function(session)
+            session.flush()
+        # Of all that a group may hold, these are the many.
+        done = change_all(session, [(work.change_id, change) for work, change in changes])
+        results |= zip((work for work, _ in changes), done, strict=True)
         session.flush()
         self._commit(connection)
-        return results
+        return [results[work] for work in group]
 
     def close(self) -> None:
         """Let go of the connection."""

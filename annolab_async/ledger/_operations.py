@@ -7,9 +7,10 @@ committed: it then looks for its own ``change_id`` first.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import evolve
+from attrs import evolve, frozen
 from sqlalchemy import delete, func, insert, literal, select, update
 
 from annolab_async._batch_records import (
@@ -26,15 +27,17 @@ from annolab_async.ledger._schema import batches, leases, runs, transitions
 from annolab_async.ledger._session import from_microseconds, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Row, Select
 
     from annolab_async.ledger._session import Session
 
 __all__ = [
+    "Change",
     "begin_run",
-    "change",
+    "change_all",
     "claim",
     "counts",
     "end_plan",
@@ -161,7 +164,8 @@ def claim(
     claimed = [
         changed(record, BatchState.SENDING, at=session.time, owner=owner) for record in found
     ]
-    session.replace(run_id, list(zip(found, claimed, strict=True)), owner)
+    for before, after in zip(found, claimed, strict=True):
+        session.replace(run_id, before, after, owner)
     return claimed
 
 
@@ -201,20 +205,61 @@ def take_over(
         else changed(record, BatchState.SUBMITTED, at=session.time, owner=owner)
         for record in found
     ]
-    session.replace(run_id, list(zip(found, taken, strict=True)), owner)
+    for before, after in zip(found, taken, strict=True):
+        session.replace(run_id, before, after, owner)
     return taken
 
 
-def change(
-    session: Session, *, run_id: int, before: BatchRecord, to: BatchState, owner: str, **values: Any
-) -> BatchRecord | None:
-    """Bring a batch to another state, if it is still as it was."""
-    after = changed(before, to, at=session.time, owner=owner, **values)
-    if before.owner is not None and before.owner != owner:
+@frozen(kw_only=True, eq=False)
+class Change:
+    """A batch to be brought from the state that a record of it shows to another."""
+
+    run_id: int
+    before: BatchRecord
+    to: BatchState
+    owner: str
+    values: Mapping[str, Any]
+
+    def __call__(self, session: Session) -> BatchRecord | None:
+        """Make this change alone; return the batch as it is then, None if it had moved on."""
+        return change_all(session, [(session.change_id, self)])[0]
+
+    def after(self, at: datetime) -> BatchRecord:
+        """Return the batch as it is after the change."""
+        return changed(self.before, self.to, at=at, owner=self.owner, **self.values)
+
+
+def change_all(session: Session, changes: Sequence[tuple[str, Change]]) -> list[BatchRecord | None]:
+    """Bring batches to other states, each if it is still as it was: all of them with three statements.
+
+    Args:
+        session: the transaction.
+        changes: the changes, each with the id of the call that asks for it.
+    """
+    numbers: defaultdict[int, list[int]] = defaultdict(list)
+    for _, change in changes:
+        numbers[change.run_id].append(change.before.number)
+    versions = {
+        run_id: session.lock_versions(run_id, numbers[run_id]) for run_id in sorted(numbers)
+    }
+    results: list[BatchRecord | None] = []
+    for session.change_id, change in changes:
+        results.append(_change(session, change, versions[change.run_id]))  # it sets the id
+    return results
+
+
+def _change(session: Session, change: Change, versions: dict[int, int]) -> BatchRecord | None:
+    before = change.before
+    after = change.after(session.time)
+    if before.owner is not None and before.owner != change.owner:
         return None
-    if session.is_repeat and (at := _done_at(session, run_id, before.number)):
-        return changed(before, to, at=from_microseconds(at), owner=owner, **values)
-    return after if session.replace(run_id, [(before, after)], owner) else None
+    if session.is_repeat and (at := _done_at(session, change.run_id, before.number)):
+        return change.after(from_microseconds(at))
+    if versions.get(before.number) != before.version:
+        return None
+    versions[before.number] = after.version
+    session.replace(change.run_id, before, after, change.owner)
+    return after
 
 
 def split(
@@ -234,8 +279,9 @@ def split(
             batches.c.number >= FIRST_SPLIT_NUMBER, batches.c.parent == before.number
         )
         return _records(session, written.order_by(batches.c.number))
-    if not session.replace(run_id, [(before, after)], owner):
+    if session.lock_versions(run_id, [before.number]).get(before.number) != before.version:
         return None
+    session.replace(run_id, before, after, owner)
     session.add(run_id, new)
     session.connection.execute(
         update(runs).where(runs.c.id == run_id).values(next_split_number=first_number + len(new))
@@ -298,7 +344,6 @@ def counts(session: Session, *, run_id: int) -> LedgerCounts:
 
 def history(session: Session, *, run_id: int, number: int) -> list[BatchChange]:
     """Return every change of a batch."""
-    session.flush()
     rows = session.connection.execute(
         select(transitions)
         .where(transitions.c.run_id == run_id, transitions.c.number == number)

@@ -17,8 +17,8 @@ __all__ = ["SENDER_IS_GONE", "chunks", "other_plan", "other_sources", "too_few"]
 SENDER_IS_GONE: Final = "Its sender is gone, and may or may not have sent it."
 
 # Large enough that a chunk's commit does not count, small enough that others get their turn.
-_BATCHES_AT_ONCE: Final = 1000
-_SOURCES_AT_ONCE: Final = 100_000
+_BATCHES_AT_ONCE: Final = 250
+_SOURCES_AT_ONCE: Final = 25_000
 
 
 async def chunks(

@@ -224,15 +224,14 @@ class SqlRun:
         error: str | None = None,
     ) -> BatchRecord | None:
         """Bring a batch to another state; see :meth:`LedgerRun.change`."""
-        return await self._do(
-            operations.change,
+        change = operations.Change(
+            run_id=self._run_id,
             before=record,
             to=to,
             owner=owner,
-            inference_job_id=inference_job_id,
-            status=status,
-            error=error,
+            values={"inference_job_id": inference_job_id, "status": status, "error": error},
         )
+        return await self._ledger.writer.do(change)
 
     async def split(
         self, record: BatchRecord, parts: Sequence[Sequence[int]], *, owner: str
