@@ -169,8 +169,6 @@ def migrate(connection: Connection, where: str) -> None:
         LedgerError: the tables are of a newer version, or of no version.
     """
     version = _version(connection, where)
-    if version == len(_MIGRATIONS):
-        return
     if version > len(_MIGRATIONS):
         raise LedgerError(
             where=where,
@@ -186,6 +184,7 @@ def migrate(connection: Connection, where: str) -> None:
     for statements in _MIGRATIONS[version:]:
         for statement in statements:
             connection.execute(text(statement))
+    # Also when nothing has changed: whether it can be written must show now, not once batches are sent.
     connection.execute(schema.update().values(schema_version=len(_MIGRATIONS)))
 
 

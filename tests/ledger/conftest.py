@@ -10,14 +10,14 @@ from tests.ledger.clock import Clock
 from tests.ledger.postgres import PostgresServer, find_programs, running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from annolab_async.ledger import Ledger
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server() -> Generator[PostgresServer]:
     programs = find_programs()
     if programs is None:
         pytest.skip("no PostgreSQL here: pgserver has no wheel for this Python")

@@ -17,7 +17,7 @@ from uuid import uuid4
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 # PostgreSQL refuses to run as root.
 _USER: Final[dict[str, Any]] = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
@@ -79,7 +79,7 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def running_server(programs: Path) -> Iterator[PostgresServer]:
+def running_server(programs: Path) -> Generator[PostgresServer]:
     # Not pytest's directory: the path of a socket has room for a hundred characters, and root's is closed to others.
     with tempfile.TemporaryDirectory(prefix="annolab-pg-") as name:
         directory = Path(name)

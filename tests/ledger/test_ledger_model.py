@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import itertools
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -16,10 +15,10 @@ from annolab_async import LedgerError
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER, NEXT_STATES
 from annolab_async.ledger import BatchRecord, BatchState, MemoryLedger
 from annolab_async.ledger._sql import SqlLedger
-from tests.ledger.postgres import find_programs, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from annolab_async.ledger import Ledger, LedgerRun
 
@@ -85,7 +84,7 @@ def expected(row: Row) -> tuple[object, ...]:
 
 
 class LedgerLife(RuleBasedStateMachine):
-    make_ledger: ClassVar[Callable[[], Ledger]]
+    makers: ClassVar[list[Callable[[], Ledger]]]
     names: ClassVar[Iterator[str]]
 
     def __init__(self) -> None:
@@ -99,7 +98,7 @@ class LedgerLife(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.ledger = type(self).make_ledger()
+        self.ledger = self.makers[0]()
         self.portal.call(self.ledger.__aenter__)
         self.run: LedgerRun = self.portal.call(self.ledger.begin_run, self.name, "plan")
 
@@ -257,16 +256,15 @@ class LedgerLife(RuleBasedStateMachine):
 
 def live(make_ledger: Callable[[], Ledger], examples: int) -> None:
     class Life(LedgerLife):
-        pass
+        makers: ClassVar = [make_ledger]
+        names: ClassVar = map(str, itertools.count())
 
-    Life.make_ledger = staticmethod(make_ledger)
-    Life.names = map(str, range(10**9)).__iter__()
     case = Life.TestCase
     case.settings = settings(
         deadline=None,
         max_examples=examples,
         stateful_step_count=25,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     case().runTest()
 
@@ -275,16 +273,9 @@ def test_in_memory() -> None:
     live(MemoryLedger, 60)
 
 
-def test_in_sqlite() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        url = f"sqlite:///{Path(directory)}/run.db"
-        live(lambda: SqlLedger(url), 25)
+def test_in_sqlite(path: Path) -> None:
+    live(lambda: SqlLedger(f"sqlite:///{path}"), 25)
 
 
-def test_in_postgresql() -> None:
-    programs = find_programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL here: pgserver has no wheel for this Python")
-    with running_server(programs) as server:
-        url = server.new_schema()
-        live(lambda: SqlLedger(url), 15)
+def test_in_postgresql(postgres_url: str) -> None:
+    live(lambda: SqlLedger(postgres_url), 15)
