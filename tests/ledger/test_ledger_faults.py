@@ -112,7 +112,7 @@ async def test_a_damaged_file(path: Path) -> None:
     data = bytearray(contents(path))
     middle = len(data) // 2
     data[middle : middle + 8192] = os.urandom(8192)
-    fill(path, data)
+    fill(path, bytes(data))
     error = await fault_of(open_ledger(path))
     assert "it is damaged" in str(error)
     assert "Restore it from a copy" in error.hint
