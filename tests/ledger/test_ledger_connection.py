@@ -17,7 +17,6 @@ from annolab_async import LedgerError
 from annolab_async.ledger import BatchState
 from annolab_async.ledger._database import Database
 from annolab_async.ledger._sql import SqlLedger, SqlRun
-from tests.ledger.postgres import find_programs, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from annolab_async.ledger import BatchRecord
+    from tests.ledger.postgres import PostgresServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
 
@@ -231,30 +231,22 @@ async def test_a_connection_that_an_administrator_ends_is_made_anew(
         ] == [logging.WARNING]
 
 
-async def test_a_server_that_comes_back_and_one_that_does_not() -> None:
-    programs = find_programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL here: pgserver has no wheel for this Python")
-    manager = running_server(programs)
-    server = await to_thread.run_sync(manager.__enter__)
-    try:
-        async with SqlLedger(server.url(), reconnect_seconds=30) as ledger:
-            run = await run_of(ledger)
-            await to_thread.run_sync(server.restart)
-            (one,) = await claim(run, 1)
-            await to_thread.run_sync(server.stop)
-            async with anyio.create_task_group() as group:
-                group.start_soon(to_thread.run_sync, server.start)
-                assert await run.change(one, BatchState.UNKNOWN, owner="me")
-        async with SqlLedger(server.url(), reconnect_seconds=0.3) as ledger:
-            run = await run_of(ledger)
-            await to_thread.run_sync(server.stop)
+async def test_a_server_that_comes_back_and_one_that_does_not(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    async with SqlLedger(postgres_url, reconnect_seconds=30) as ledger:
+        run = await run_of(ledger)
+        await to_thread.run_sync(postgres_server.restart)
+        (one,) = await claim(run, 1)
+    async with SqlLedger(postgres_url, reconnect_seconds=0.3) as ledger:
+        run = await run_of(ledger)
+        await to_thread.run_sync(postgres_server.stop)
+        try:
             with pytest.raises(
                 LedgerError, match="the connection is lost or was refused"
             ) as caught:
-                await claim(run)
-            assert caught.value.is_outcome_known
-            await to_thread.run_sync(server.start)
-            assert await versions(run) == [2, 0, 0, 0]
-    finally:
-        await to_thread.run_sync(manager.__exit__, None, None, None)
+                await run.change(one, BatchState.UNKNOWN, owner="me")
+        finally:
+            await to_thread.run_sync(postgres_server.start)
+        assert caught.value.is_outcome_known
+        assert await versions(run) == [1, 0, 0, 0]
