@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from annolab_async import LedgerError
-from annolab_async.ledger import BatchState, Ledger, open_ledger
+from annolab_async.ledger import BatchState, Ledger, MemoryLedger, open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -347,6 +347,22 @@ async def test_parts_that_are_not_the_batch_are_refused(
         assert await run.get(1) == record
 
 
+async def test_a_part_goes_its_way_and_can_be_split_again(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger, [(1, 2, 3, 4)])
+        record = await errored(run)
+        assert await run.split(record, [(1, 2), (3, 4)], owner=ME)
+        part = await errored(run)
+        assert part.source_ids == (1, 2)
+        assert await run.split(part, [(1,), (2,)], owner=ME)
+        records = await everything(run)
+        assert [(b.source_ids, b.parent) for b in records if b.state is BatchState.PLANNED] == [
+            ((3, 4), 1),
+            ((1,), part.number),
+            ((2,), part.number),
+        ]
+
+
 async def test_two_splits_share_no_number(ledger: Ledger) -> None:
     async with ledger:
         run = await planned(ledger)
@@ -450,6 +466,10 @@ async def test_entering_again_keeps_it_open(ledger: Ledger) -> None:
     async with ledger:
         again = await ledger.begin_run("run", "plan 1")
         assert again.info.name == "run"
+
+
+def test_none_is_a_ledger_in_memory() -> None:
+    assert isinstance(open_ledger(None), MemoryLedger)
 
 
 def test_each_is_a_ledger(ledger: Ledger) -> None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy
 from sqlalchemy import inspect
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from annolab_async import LedgerError, NotOpen
 from annolab_async.ledger import BatchState, _schema, open_ledger
+from annolab_async.ledger._database import Database
 from annolab_async.ledger._dialects import SQLite
 from annolab_async.ledger._sql import SqlLedger
 from tests.builders import pickled
@@ -372,23 +374,18 @@ async def test_a_ledger_that_is_not_open(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("missing", "spec", "extra"),
-    [("sqlalchemy", "run.db", "ledger"), ("psycopg", "postgresql://host/db", "postgres")],
+    [
+        ("annolab_async.ledger._sql", "run.db", "ledger"),
+        ("psycopg", "postgresql://host/db", "postgres"),
+    ],
 )
-def test_the_extra_that_is_missing_is_named(missing: str, spec: str, extra: str) -> None:
-    code = f"""
-import sys
-sys.modules[{missing!r}] = None
-from annolab_async.ledger import open_ledger
-try:
-    open_ledger({spec!r})
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("LedgerError")
-    assert f"pip install 'annolab-async[{extra}]'" in done.stdout
+def test_the_extra_that_is_missing_is_named(
+    missing: str, spec: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(LedgerError, match="is not installed") as caught:
+        open_ledger(spec)
+    assert caught.value.hint == f"Install it: pip install 'annolab-async[{extra}]'."
 
 
 def test_the_memory_ledger_needs_no_extra() -> None:
@@ -456,3 +453,40 @@ async def test_no_api_key_has_a_place(path: Path) -> None:
     assert not re.search(
         "key|secret|token|password", text.replace("PRIMARY KEY", ""), re.IGNORECASE
     )
+
+
+async def test_what_sqlalchemy_itself_does_not_like(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise InvalidRequestError("the connection is in an odd state")
+
+    async with SqlLedger.at(str(path)) as ledger:
+        run = await ledger.begin_run("run", "plan 1")
+        with monkeypatch.context() as context:
+            context.setattr(Database, "_commit", refuse)
+            with pytest.raises(LedgerError, match="odd state"):
+                await run.plan([(1,)])
+        assert (await run.plan([(1,)])).planned_batches == 1
+
+
+async def test_what_cannot_be_rolled_back_is_dropped(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DBAPIError("ROLLBACK", None, sqlite3.OperationalError("stuck"))
+
+    async with SqlLedger.at(str(path)) as ledger:
+        run = await ledger.begin_run("run", "plan 1")
+        await run.plan([(1,)])
+        with monkeypatch.context() as context:
+            context.setattr(sqlalchemy.Connection, "rollback", refuse)
+            with pytest.raises(LedgerError, match="only 0"):
+                await run.plan([])
+        assert await run.get(1)
+
+
+async def test_it_says_what_it_is(path: Path) -> None:
+    async with open_ledger(path) as ledger:
+        run = await ledger.begin_run("run", "plan 1")
+        assert repr(run) == f"<SqlRun 'run' in {path}>"

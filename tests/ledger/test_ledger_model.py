@@ -270,12 +270,12 @@ def live(make_ledger: Callable[[], Ledger], examples: int) -> None:
 
 
 def test_in_memory() -> None:
-    live(MemoryLedger, 60)
+    live(MemoryLedger, 40)
 
 
 def test_in_sqlite(path: Path) -> None:
-    live(lambda: SqlLedger(f"sqlite:///{path}"), 25)
+    live(lambda: SqlLedger(f"sqlite:///{path}"), 15)
 
 
 def test_in_postgresql(postgres_url: str) -> None:
-    live(lambda: SqlLedger(postgres_url), 15)
+    live(lambda: SqlLedger(postgres_url), 10)

@@ -98,11 +98,7 @@ class Notes:
 def test_eight_processes_on_one_file_never_find_it_busy(path: Path, tmp_path: Path) -> None:
     url, journal = f"sqlite:///{path}", tmp_path / "journal"
     # Each batch is claimed in tens, submitted and finished: 4,050 changes by 8 processes.
-    processes = [
-        start("work", url, name, journal, batches=1350, limit=10, pause=0, lease=60)
-        for name in range(8)
-    ]
-    end(*processes)
+    end(start("together", url, 8, journal, batches=1350, limit=10, pause=0, lease=60))
     records = read_all(url)
     assert {record.state for record in records} == {FINISHED}
     assert sum(record.version for record in records) == 4050

@@ -12,6 +12,7 @@ import pytest
 from anyio import CancelScope, to_thread
 from anyio.lowlevel import checkpoint
 
+from annolab_async import NotOpen
 from annolab_async.ledger import BatchState, LedgerRun, open_ledger
 from annolab_async.ledger._database import Database
 from annolab_async.ledger._sql import SqlLedger
@@ -262,6 +263,14 @@ async def test_closing_does_not_wait_for_ever(path: Path) -> None:
         engine.is_let_go.set()
     await to_thread.run_sync(writer._thread.join)
     assert engine.events[-1] == "close"
+
+
+async def test_nothing_is_done_after_the_end(path: Path) -> None:
+    writer = Writer(SlowEngine(), str(path))
+    await writer.open()
+    assert await writer.close(timeout=10)
+    with pytest.raises(NotOpen):
+        await writer.do(nothing)
 
 
 async def test_a_ledger_that_hangs_is_left_with_a_warning(

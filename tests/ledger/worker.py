@@ -103,7 +103,8 @@ class Worker:
     async def send(self, run: LedgerRun, record: BatchRecord) -> None:
         self.journal.write("sent", record.number, self.owner)
         await anyio.sleep(self.pause)
-        await run.renew(self.owner, lease_seconds=self.lease)
+        if self.lease < 5:  # seconds
+            await run.renew(self.owner, lease_seconds=self.lease)
         now = await self.change(run, record, BatchState.SUBMITTED)
         if now:
             await self.change(run, now, BatchState.FINISHED)
@@ -142,9 +143,24 @@ def kill_again_and_again(url: str, journal: str, kills: int, **options: Any) -> 
             sys.exit(f"life {life} ended with {status}")
 
 
+def work_together(url: str, journal: str, workers: int, **options: Any) -> None:
+    """Work with several processes."""
+    children: list[int] = []
+    for name in range(workers):
+        child = os.fork()
+        if child == 0:
+            run_worker(url, f"owner{name}", journal, **options)
+            os._exit(0)
+        children.append(child)
+    if failures := [child for child in children if os.waitpid(child, 0)[1]]:
+        sys.exit(f"{len(failures)} workers failed")
+
+
 if __name__ == "__main__":
     mode, url, name, journal, rest = sys.argv[1:]
     if mode == "kill":
         kill_again_and_again(url, journal, int(name), **json.loads(rest))
+    elif mode == "together":
+        work_together(url, journal, int(name), **json.loads(rest))
     else:
         run_worker(url, name, journal, **json.loads(rest))
