@@ -408,6 +408,14 @@ async def test_who_is_released_is_taken_over_at_once(ledger: Ledger) -> None:
         assert await run.renew(ME, lease_seconds=60)
 
 
+async def test_nobody_takes_over_from_itself(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        await submitted(run)
+        assert await run.take_over(ME, limit=10, lease_seconds=60, of=[ME]) == []
+        assert await run.renew(ME, lease_seconds=60)
+
+
 async def test_taking_over_goes_in_portions(ledger: Ledger) -> None:
     async with ledger:
         run = await planned(ledger)

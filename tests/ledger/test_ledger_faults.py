@@ -167,10 +167,12 @@ async def test_commits_of_postgresql_reach_the_disk(postgres_url: str) -> None:
 
 async def test_a_sqlite_that_does_not_sync(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Driver:
-        def execute(self, sql: str) -> sqlite3.Cursor:
-            return sqlite3.connect(":memory:").execute(
-                {"PRAGMA journal_mode = WAL": "SELECT 'wal'"}.get(sql, "SELECT 1")
-            )
+        def execute(self, sql: str) -> Driver:
+            self.answer = "wal" if "journal_mode" in sql else 1
+            return self
+
+        def fetchone(self) -> tuple[object]:
+            return (self.answer,)
 
     monkeypatch.setattr(
         "sqlalchemy.pool.base._ConnectionFairy.driver_connection", Driver(), raising=False

@@ -270,7 +270,7 @@ def live(make_ledger: Callable[[], Ledger], examples: int) -> None:
 
 
 def test_in_memory() -> None:
-    live(MemoryLedger, 40)
+    live(MemoryLedger, 60)
 
 
 def test_in_sqlite(path: Path) -> None:
