@@ -91,7 +91,7 @@ class Database:
         connection = self._connected()
         is_write = any(work.is_write for work in group)
         now = self._dialect.begin(connection, is_write=is_write)
-        session = Session(connection, self._dialect.lock, now=now, is_repeat=is_repeat)
+        session = Session(connection, self._dialect, now=now, is_repeat=is_repeat)
         results: dict[Work[Any], Any] = {}
         changes = [(work, work.function) for work in group if isinstance(work.function, Change)]
         if len(changes) > 1:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
-from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy import delete, func, insert, literal, literal_column, select, update
 
 from annolab_async._batch_records import (
     FIRST_SPLIT_NUMBER,
@@ -52,6 +52,8 @@ __all__ = [
     "take_over",
 ]
 
+# Written out and not as a parameter: so only does it match the index that is made for claims.
+_IS_PLANNED: Final = batches.c.state == literal_column(f"'{BatchState.PLANNED}'")
 _HELD: Final = tuple(state for state in BatchState if state.is_held)
 
 
@@ -146,6 +148,7 @@ def end_plan(session: Session, *, where: str, run_id: int, count: int) -> RunInf
     session.connection.execute(
         update(runs).where(runs.c.id == run_id).values(planned_batches=count)
     )
+    session.analyze()
     return evolve(_info(run), planned_batches=count)
 
 
@@ -158,7 +161,7 @@ def claim(
         return done
     found = _locked(
         session,
-        _select(run_id).where(batches.c.state == BatchState.PLANNED.value),
+        _select(run_id).where(_IS_PLANNED),
         limit,
     )
     claimed = [

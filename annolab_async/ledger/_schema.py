@@ -55,7 +55,7 @@ batches: Final = Table(
     Column("source_count", BigInteger, nullable=False),
     Column("source_ids", Text, nullable=False),
 )
-# Serves claims, which ask for the lowest numbers in a state, and counts, which read nothing else.
+# Serves pages, which ask for the lowest numbers in a state, and counts, which read nothing else.
 Index(
     "annolab_batches_by_state",
     batches.c.run_id,
@@ -127,6 +127,11 @@ _MIGRATIONS: Final[list[tuple[str, ...]]] = [
         """
         CREATE INDEX annolab_batches_by_state
             ON annolab_batches (run_id, state, number, source_count)
+        """,
+        # For claims: whatever else has become of a run, what is left to claim begins here.
+        """
+        CREATE INDEX annolab_batches_to_claim
+            ON annolab_batches (run_id, number) WHERE state = 'planned'
         """,
         """
         CREATE TABLE annolab_transitions (

@@ -12,9 +12,11 @@ from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async.ledger import _schema as tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy import Connection, Row
+
+    from annolab_async.ledger._dialects import Dialect
 
 __all__ = ["Session", "from_microseconds", "microseconds", "record_of", "row_of"]
 
@@ -107,7 +109,7 @@ class Session:
 
     Args:
         connection: where it runs.
-        lock: lets nobody else be between its call and the end of the transaction.
+        dialect: what kind of database it is.
         now: the time by the ledger's clock, in microseconds since 1970.
         is_repeat: whether an attempt before this one may have been committed.
     """
@@ -115,13 +117,13 @@ class Session:
     def __init__(
         self,
         connection: Connection,
-        lock: Callable[[Connection], None],
+        dialect: Dialect,
         *,
         now: int,
         is_repeat: bool,
     ) -> None:
         self.connection = connection
-        self._lock = lock
+        self._dialect = dialect
         self.now = now
         self.is_repeat = is_repeat
         self.change_id = ""
@@ -130,7 +132,11 @@ class Session:
 
     def lock(self) -> None:
         """Let nobody else be between here and the end of the transaction, where only one may be."""
-        self._lock(self.connection)
+        self._dialect.lock(self.connection)
+
+    def analyze(self) -> None:
+        """Let the database look at how much has been added."""
+        self._dialect.analyze(self.connection)
 
     @property
     def time(self) -> datetime:
