@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict
 
@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._fan_out_work import RunWork
+from annolab_async._owners import owner_name
 from annolab_async._records import is_positive
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
@@ -163,6 +164,7 @@ class FanOut(AsyncContextManagerMixin):
                     self._name, self._plan.fingerprint, details=self._plan.details
                 ),
                 await stack.enter_async_context(watcher),
+                owner=await to_thread.run_sync(owner_name),  # it reads files
                 max_in_flight=self._max_in_flight,
                 max_concurrent_submits=self._submits,
                 splits=self._splits,
@@ -222,6 +224,21 @@ class FanOut(AsyncContextManagerMixin):
         return work.books.summary(
             current_time(), is_planned=work.is_planned, repeated=work.repeated
         )
+
+    async def batches(
+        self, states: BatchState | Collection[BatchState] | None = None
+    ) -> AsyncGenerator[BatchRecord]:
+        """Yield batches by their numbers as they stand in the ledger, those of earlier starts included.
+
+        Args:
+            states: only those in these states; None for all.
+        """
+        self._check_open()
+        # A single one is text, and with that a collection of letters.
+        wanted = {states} if isinstance(states, str) else states
+        async with aclosing(self._work.batches(wanted)) as found:
+            async for record in found:
+                yield record
 
     def unknown(self) -> list[BatchRecord]:
         """Return the batches of which nobody knows whether a job exists, for :meth:`resolve`."""
