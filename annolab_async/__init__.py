@@ -7,6 +7,14 @@ from __future__ import annotations
 
 import logging
 
+from annolab_async._annotations import (
+    Annotation,
+    AnnotationLayer,
+    AnnotationRelation,
+    AnnotationType,
+    ExportedSource,
+    TextBounds,
+)
 from annolab_async._batch_plan import BatchPlan
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._client import AsyncInferenceClient
@@ -29,6 +37,7 @@ from annolab_async.errors import (
     AnnoLabError,
     AuthenticationError,
     ConfigurationError,
+    ExportError,
     InvalidRequest,
     InvalidResponse,
     JobIdLost,
@@ -51,6 +60,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnnoLabError",
+    "Annotation",
+    "AnnotationLayer",
+    "AnnotationRelation",
+    "AnnotationType",
     "AsyncInferenceClient",
     "AuthenticationError",
     "Backoff",
@@ -58,6 +71,8 @@ __all__ = [
     "BatchRecord",
     "BatchState",
     "ConfigurationError",
+    "ExportError",
+    "ExportedSource",
     "FanOut",
     "FanOutSummary",
     "FixedInterval",
@@ -86,6 +101,7 @@ __all__ = [
     "ServerError",
     "StatusError",
     "SubmissionUnknown",
+    "TextBounds",
     "Transition",
     "WaitTimeout",
     "WatchStats",

@@ -14,6 +14,7 @@ from annolab_async.errors import (
     AnnoLabError,
     AuthenticationError,
     ConfigurationError,
+    ExportError,
     InvalidRequest,
     InvalidResponse,
     JobIdLost,
@@ -72,6 +73,13 @@ SAMPLES: list[AnnoLabError] = [
     JobLost(inference_job_id=7, job=None, cause=status_error(500), why="It failed for too long."),
     JOB_NOT_FOUND,
     LedgerError(where="run.db", what="the disk is full", hint="Make room.", is_outcome_known=False),
+    ExportError(
+        what="it is no JSON",
+        hint="Skip it: on_bad_line='skip'.",
+        export_id=341,
+        file="x.annotations.jsonl",
+        line=12,
+    ),
 ]
 
 each_sample = pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)

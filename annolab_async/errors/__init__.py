@@ -19,7 +19,8 @@ AnnoLabError
 ├── WaitTimeout                 the job did not end in the time given
 ├── JobLost                     the job can no longer be watched
 │   └── JobNotFound             because the server does not know it (also a NotFound)
-└── LedgerError                 the ledger cannot be read, written or trusted
+├── LedgerError                 the ledger cannot be read, written or trusted
+└── ExportError                 an export failed, or its file cannot be had whole or read
 ```
 
 Every error can be pickled, so that it crosses process boundaries; none holds an API key.
@@ -38,6 +39,7 @@ from annolab_async.errors._answers import (
     StatusError,
 )
 from annolab_async.errors._base import AnnoLabError, ConfigurationError, NotOpen
+from annolab_async.errors._exports import ExportError
 from annolab_async.errors._jobs import JobLost, JobNotFound, WaitTimeout
 from annolab_async.errors._ledgers import LedgerError
 from annolab_async.errors._losses import JobIdLost, NoResponse, RequestNotSent, SubmissionUnknown
@@ -46,6 +48,7 @@ __all__ = [
     "AnnoLabError",
     "AuthenticationError",
     "ConfigurationError",
+    "ExportError",
     "InvalidRequest",
     "InvalidResponse",
     "JobIdLost",
