@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict
@@ -16,6 +17,7 @@ from anyio import (
 )
 from anyio.lowlevel import checkpoint
 
+from annolab_async._batch_plan import BatchPlan
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._fan_out_work import RunWork
 from annolab_async._owners import owner_name
@@ -25,10 +27,8 @@ from annolab_async.errors import AnnoLabError, NotOpen
 from annolab_async.ledger import open_ledger
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncGenerator, Collection
 
-    from annolab_async._batch_plan import BatchPlan
     from annolab_async._fan_out_state import FanOutSummary
     from annolab_async._sender import BatchClient
     from annolab_async.ledger import Ledger
@@ -106,9 +106,13 @@ class FanOut(AsyncContextManagerMixin):
         stop_timeout: float = 10.0,
         lease_seconds: float = 60.0,
     ) -> None:
+        if not isinstance(plan, BatchPlan):
+            raise ValueError(  # noqa: TRY004  # as every other option that makes no sense
+                f"plan is a {type(plan).__name__}, not a BatchPlan"
+            )
         if not run or not isinstance(run, str):
             raise ValueError(f"run is {run!r}, not a name")
-        if on_error not in {"keep", "split"}:
+        if on_error not in ("keep", "split"):  # no set: it may be anything, also a list
             raise ValueError(f"on_error is {on_error!r}, neither 'keep' nor 'split'")
         for name, number in (
             ("max_in_flight", max_in_flight),
@@ -148,7 +152,7 @@ class FanOut(AsyncContextManagerMixin):
         self._has_begun = True
         async with AsyncExitStack() as stack:
             ledger = self._ledger
-            if isinstance(ledger, str):  # its driver is imported, which takes a while
+            if isinstance(ledger, str | os.PathLike):  # its driver is imported, which takes a while
                 ledger = await to_thread.run_sync(open_ledger, ledger)
             ledger = await stack.enter_async_context(open_ledger(ledger))
             watcher = InferenceWatcher(
