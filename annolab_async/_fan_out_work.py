@@ -219,6 +219,11 @@ class RunWork:
             self._watcher.discard(record.inference_job_id)
             self._watcher.add(job or record.inference_job_id)
 
+    def batch_of(self, job_id: int) -> int | None:
+        """Return the number of the batch whose job this is, None if it is not watched here."""
+        record = self._of_job.get(job_id)
+        return record.number if record else None
+
     def _split_later(self, record: BatchRecord) -> None:
         if self._splits and len(record.source_ids) > 1:
             self._to_split.append(record)

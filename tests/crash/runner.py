@@ -19,13 +19,30 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from annolab_async import AsyncInferenceClient, BatchPlan, RetryPolicy
+from annolab_async import (
+    AsyncInferenceClient,
+    BatchPlan,
+    FixedInterval,
+    InferenceWatcher,
+    RetryPolicy,
+    _fan_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from annolab_async import BatchRecord, BatchState
+    from annolab_async._status_source import StatusSource
+
 KEY = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 ROOT = Path(__file__).parent.parent.parent
+
+
+class WatchesClosely(InferenceWatcher):
+    """What a fan-out watches with, in a hurry: by default no job is asked for again within a second."""
+
+    def __init__(self, client: StatusSource, **options: Any) -> None:
+        super().__init__(client, schedule=FixedInterval(0.2), **options)
 
 
 def a_plan(sources: int, batch_size: int) -> BatchPlan:
@@ -93,6 +110,28 @@ def a_runner(log: Path) -> Generator[Runner]:
         process.stdin.close()  # which ends it
 
 
+def _note_refused_changes() -> None:
+    """Have every change that a ledger refuses written to the log, since nobody outside sees what is not done."""
+    from annolab_async.ledger._sql import SqlRun  # noqa: PLC0415  # not for who only starts a runner
+
+    change = SqlRun.change
+
+    async def noted(
+        run: SqlRun, record: BatchRecord, to: BatchState, **news: Any
+    ) -> BatchRecord | None:
+        after = await change(run, record, to, **news)
+        if after is None:
+            print(refusal(os.getpid()), record.number, "to", to, file=sys.stderr, flush=True)  # noqa: T201
+        return after
+
+    SqlRun.change = noted  # type: ignore[method-assign]
+
+
+def refusal(process: int) -> str:
+    """Return how a line of the log begins that tells of a process whose change was refused."""
+    return f"process {process} was refused: batch"
+
+
 def _start(task: dict[str, Any]) -> int:
     process = os.fork()
     if process:
@@ -113,6 +152,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     for name in ("sqlite3", "aiohttp", "psycopg", "trio", "annolab_async.ledger._sql"):
         import_module(name)  # so that no child has to
+    _note_refused_changes()
+    _fan_out.InferenceWatcher = WatchesClosely  # type: ignore[misc]
     for line in sys.stdin:
         command = json.loads(line)
         if "start" in command:

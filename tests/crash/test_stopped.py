@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from annolab_async.emulator import Emulator
 from annolab_async.ledger import MemoryLedger
 from tests.crash.accounts import check_accounts
 from tests.crash.runner import a_plan
-from tests.crash.test_killed import count_in, read_all, serving, wait_for
+from tests.crash.test_killed import read_all
 from tests.service import KEY, an_emulator, in_process, task_count
 
 if TYPE_CHECKING:
