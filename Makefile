@@ -52,7 +52,7 @@ $(BIN)/python:
 	$(PIP) install --constraint constraints.txt --upgrade pip
 
 $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[cli,emulator]'
+	$(INSTALL) --editable '.[cli,emulator,ledger]'
 	@touch $@
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python

@@ -131,7 +131,7 @@ def test_without_its_libraries_it_says_how_to_get_them(missing: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert "pip install 'annolab-async[cli,emulator]'" in done.stderr
+    assert "pip install 'annolab-async[cli,emulator,ledger]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
