@@ -21,7 +21,7 @@ from rich.console import Console
 from annolab_async.cli import _demo_fan_out, _demo_run
 from annolab_async.cli._demo import DemoPlan
 from annolab_async.cli._demo_run import API_KEY, Task
-from annolab_async.emulator import Emulator, EmulatorServer
+from annolab_async.emulator import Emulator, EmulatorServer, Faults
 
 if TYPE_CHECKING:
     from annolab_async import BatchRecord
@@ -41,7 +41,7 @@ def test_a_fan_out_that_is_killed_goes_on_and_every_source_is_in_one_job(tmp_pat
     assert is_right, text
     killed = re.search(r"was killed \(SIGKILL\). Its ledger: (.*)\.", text)
     assert killed, text
-    assert "planned" in killed[1] or "s" in killed[1], "it was killed before the end"
+    assert killed[1] != "40 finished", "it was killed before the end"
     assert re.search(r"went on to the end\. The ledger: .*\d+ finished", text)
     assert "Batches    40 finished" in text
     assert "40 by AnnoLab's own count; 0 batches paid twice" in text
@@ -55,9 +55,8 @@ def test_batches_that_nobody_knows_of_are_named_with_what_to_do(
     def often(**settings: Any) -> Any:
         # Those that lose their answers have a job, the others have none.
         settings |= {"reset": 0.2, "closed_after_processing": 0.2}
-        return faults(**settings)
+        return Faults(**settings)
 
-    faults = _demo_fan_out.Faults
     monkeypatch.setattr(_demo_fan_out, "Faults", often)
     monkeypatch.setattr(_demo_fan_out, "_LISTED", 5)
     is_right, text = shown(tmp_path)
