@@ -6,6 +6,7 @@ service. That is all that anybody else could see of a process killed at that poi
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -168,11 +169,18 @@ class CrashingRun:
 
 
 class CrashingTransport(httpx.AsyncBaseTransport):
-    """The way to an emulator in the same process: it tells of each step as a real one does, and can end at each."""
+    """The way to an emulator in the same process: it tells of each step as a real one does, and can end at each.
 
-    def __init__(self, emulator: Emulator, boundaries: Boundaries) -> None:
+    Args:
+        emulator: where it leads.
+        boundaries: where it can end.
+        refused: a source for whose sake the service refuses batches.
+    """
+
+    def __init__(self, emulator: Emulator, boundaries: Boundaries, *, refused: int) -> None:
         self._inner = httpx.ASGITransport(app=emulator.app)
         self._boundaries = boundaries
+        self._refused = refused
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         async def tell(event: str) -> None:
@@ -185,16 +193,19 @@ class CrashingTransport(httpx.AsyncBaseTransport):
         self._boundaries.reach(f"{request.method} connected")
         await tell("http11.send_request_headers.started")
         self._boundaries.reach(f"{request.method} first byte")
-        response = await self._inner.handle_async_request(request)
+        if request.method == "POST" and self._refused in json.loads(request.content)["sourceIds"]:
+            response = httpx.Response(400, json={"message": f"no source {self._refused}"})
+        else:
+            response = await self._inner.handle_async_request(request)
         self._boundaries.reach(f"{request.method} answered")
         return response
 
 
 @asynccontextmanager
 async def a_client(
-    emulator: Emulator, boundaries: Boundaries
+    emulator: Emulator, boundaries: Boundaries, *, refused: int
 ) -> AsyncGenerator[AsyncInferenceClient]:
-    transport = CrashingTransport(emulator, boundaries)
+    transport = CrashingTransport(emulator, boundaries, refused=refused)
     async with (
         httpx.AsyncClient(transport=transport) as http_client,
         AsyncInferenceClient(
