@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import AsyncIterable, Collection, Iterable, Set as AbstractSet
-from typing import TYPE_CHECKING, Final, SupportsIndex
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Set as AbstractSet
+from contextlib import aclosing, nullcontext
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Final, SupportsIndex, cast
 
 from attrs import field, frozen
 
 from annolab_async._records import InferenceRequest, name_faults
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
 __all__ = ["BatchPlan", "Cutter"]
 
@@ -21,7 +24,10 @@ _SHOWN: Final = 10
 _LARGEST_ID: Final = 2**63 - 1
 # Ids are remembered by the block that they are in: a few as they are, many as bits.
 _BLOCK: Final = 2**16
+_LAST_PLACE: Final = _BLOCK - 1
 _FEW: Final = 1024
+# How many ids are looked at together.
+_AT_ONCE: Final = 1000
 
 
 def _in_order(
@@ -133,12 +139,13 @@ class Cutter:
         self.repeated = 0
         self.some_repeated: list[int] = []
 
-    def batches(self) -> Iterator[tuple[int, ...]] | AsyncIterator[tuple[int, ...]]:
+    def batches(self) -> Iterator[tuple[int, ...]] | AsyncGenerator[tuple[int, ...]]:
         """Return the batches.
 
         Raises:
-            ValueError: while they are iterated over: an id is none. All that are none in a sequence are named; of
-                a stream the first.
+            ValueError: while they are iterated over: an id is none, or there are no ids, as in a generator that was
+                read before. All that are none in a sequence are named; of an asynchronous stream, which may be
+                empty, the first.
         """
         source_ids = self._plan.source_ids
         if isinstance(source_ids, AsyncIterable):
@@ -147,39 +154,64 @@ class Cutter:
 
     def _cut(self, source_ids: Iterable[int]) -> Iterator[tuple[int, ...]]:
         batch: list[int] = []
+        place = 0
         rest = iter(source_ids)
-        for value in rest:
-            if (source_id := _source_id(value)) is None:
-                # No further batch, but the names of all that are wrong.
-                raise ValueError("; ".join(_faults_of(_chained(value, rest))))
-            if self._is_new(source_id):
-                batch.append(source_id)
+        # Not one by one: a run of millions, begun again, would read its plan for longer than all else takes.
+        while values := list(islice(rest, self._plan.batch_size - len(batch))):
+            if not _are_plain_ids(values):
+                values = self._ids_among(values, rest, place)
+            batch += self._new_of(values)
             if len(batch) == self._plan.batch_size:
                 yield tuple(batch)
                 batch = []
+            place += len(values)
+        if not place:
+            raise ValueError("source_ids is empty; a generator is, once it was read")
         if batch:
             yield tuple(batch)
 
-    async def _cut_stream(self, source_ids: AsyncIterable[int]) -> AsyncIterator[tuple[int, ...]]:
+    @staticmethod
+    def _ids_among(values: list[int], rest: Iterator[int], first: int) -> list[int]:
+        ids = [source_id for value in values if (source_id := _source_id(value)) is not None]
+        if len(ids) < len(values):
+            # No further batch, but the names of all that are wrong.
+            raise ValueError("; ".join(_faults_of(chain(values, rest), first=first)))
+        return ids
+
+    async def _cut_stream(self, source_ids: AsyncIterable[int]) -> AsyncGenerator[tuple[int, ...]]:
         batch: list[int] = []
-        async for value in source_ids:
-            if (source_id := _source_id(value)) is None:
-                raise ValueError("; ".join(_faults_of([value])))
-            if self._is_new(source_id):
-                batch.append(source_id)
-            if len(batch) == self._plan.batch_size:
-                yield tuple(batch)
-                batch = []
+        async with _closing(source_ids):
+            place = 0
+            async for value in source_ids:
+                if (source_id := _source_id(value)) is None:
+                    raise ValueError("; ".join(_faults_of([value], first=place)))
+                batch += self._new_of([source_id])
+                if len(batch) == self._plan.batch_size:
+                    yield tuple(batch)
+                    batch = []
+                place += 1
         if batch:
             yield tuple(batch)
 
-    def _is_new(self, source_id: int) -> bool:
-        if self._seen.add(source_id):
-            return True
-        self.repeated += 1
-        if len(self.some_repeated) < _SHOWN:
-            self.some_repeated.append(source_id)
-        return False
+    def _new_of(self, source_ids: Sequence[int]) -> list[int]:
+        new = self._seen.add(source_ids)
+        if len(new) < len(source_ids):
+            self.repeated += len(source_ids) - len(new)
+            if room := _SHOWN - len(self.some_repeated):
+                self.some_repeated += _left_out(source_ids, new)[:room]
+        return new
+
+
+def _left_out(source_ids: Sequence[int], new: Sequence[int]) -> list[int]:
+    once = set(new)
+    left_out: list[int] = []
+    for source_id in source_ids:
+        # The first of each that is new is not left out.
+        if source_id in once:
+            once.remove(source_id)
+        else:
+            left_out.append(source_id)
+    return left_out
 
 
 class _SeenIds:
@@ -188,24 +220,41 @@ class _SeenIds:
     def __init__(self) -> None:
         self._blocks: dict[int, set[int] | bytearray] = {}
 
-    def add(self, source_id: int) -> bool:
-        """Take in an id; return whether it was new."""
-        number, place = divmod(source_id, _BLOCK)
-        block = self._blocks.setdefault(number, set[int]())
-        if isinstance(block, set):
-            if place in block:
-                return False
-            block.add(place)
-            if len(block) > _FEW:
-                bits = bytearray(_BLOCK // 8)
-                for one in block:
-                    bits[one >> 3] |= 1 << (one & 7)
-                self._blocks[number] = bits
-            return True
-        if block[place >> 3] & (mask := 1 << (place & 7)):
-            return False
-        block[place >> 3] |= mask
-        return True
+    def add(self, source_ids: Iterable[int]) -> list[int]:
+        """Take in ids; return those that were new."""
+        new: list[int] = []
+        current = -1
+        block: set[int] | bytearray = set()
+        for source_id in source_ids:
+            place = source_id & _LAST_PLACE
+            if source_id - place != current:
+                current = source_id - place
+                block = self._blocks.setdefault(current, set[int]())
+            if isinstance(block, bytearray):
+                bit = 1 << (place & 7)
+                if not block[place >> 3] & bit:
+                    block[place >> 3] |= bit
+                    new.append(source_id)
+            elif place not in block:
+                block.add(place)
+                new.append(source_id)
+                if len(block) > _FEW:
+                    block = self._blocks[current] = _as_bits(block)
+        return new
+
+
+def _as_bits(places: Iterable[int]) -> bytearray:
+    bits = bytearray(_BLOCK // 8)
+    for place in places:
+        bits[place >> 3] |= 1 << (place & 7)
+    return bits
+
+
+def _are_plain_ids(values: Sequence[object]) -> bool:
+    if {*map(type, values)} != {int}:
+        return False
+    numbers = cast("Sequence[int]", values)
+    return min(numbers) >= 1 and max(numbers) <= _LARGEST_ID
 
 
 def _source_id(value: object) -> int | None:
@@ -217,21 +266,27 @@ def _source_id(value: object) -> int | None:
     return value if 1 <= value <= _LARGEST_ID else None
 
 
-def _chained(first: object, rest: Iterator[object]) -> Iterator[object]:
-    yield first
-    yield from rest
+def _closing(source_ids: AsyncIterable[int]) -> AbstractAsyncContextManager[object]:
+    # A generator that is not read to its end would be left open: nobody else reads on in it.
+    if isinstance(source_ids, AsyncGenerator):
+        return aclosing(cast("AsyncGenerator[int]", source_ids))
+    return nullcontext()
 
 
-def _faults_of(source_ids: Iterable[object]) -> Iterator[str]:
+def _faults_of(source_ids: Iterable[object], *, first: int = 0) -> Iterator[str]:
     wrong, shown, is_empty = 0, list[str](), True
-    for value in source_ids:
+    rest = iter(source_ids)
+    while values := list(islice(rest, _AT_ONCE)):
         is_empty = False
-        if _source_id(value) is None:
-            wrong += 1
-            if wrong <= _SHOWN:
-                shown.append(repr(value)[:40])
+        if not _are_plain_ids(values):
+            for place, value in enumerate(values, first):
+                if _source_id(value) is None:
+                    wrong += 1
+                    if wrong <= _SHOWN:
+                        shown.append(f"source_ids[{place}] is {repr(value)[:40]}")
+        first += len(values)
     if is_empty:
         yield "source_ids is empty"
     if wrong:
-        more = f" and {wrong - _SHOWN} more" if wrong > _SHOWN else ""
-        yield f"source_ids holds {', '.join(shown)}{more}: ids are integers from 1 up"
+        more = f" and {wrong - _SHOWN} more are none" if wrong > _SHOWN else ""
+        yield f"{', '.join(shown)}{more}: ids are integers from 1 up"

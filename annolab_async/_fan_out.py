@@ -134,7 +134,7 @@ class FanOut(AsyncContextManagerMixin):
         self._failure_budget = failure_budget
         self._stop_timeout = stop_timeout
         self._lease_seconds = lease_seconds
-        self._has_begun = self._is_open = False
+        self._has_begun = self._is_open = self._has_told_failure = False
         self._begun_work: RunWork | None = None
 
     def __repr__(self) -> str:
@@ -194,6 +194,9 @@ class FanOut(AsyncContextManagerMixin):
             # Also when a cancellation that is pending ends the group: what the body raised comes first.
             if failure is not None:
                 raise failure
+        if work.failure is not None and not self._has_told_failure:
+            # Nobody iterates, or not long enough to be told there.
+            raise _again(work.failure)
 
     def __aiter__(self) -> Self:
         return self
@@ -203,6 +206,7 @@ class FanOut(AsyncContextManagerMixin):
         await checkpoint()
         while (record := work.mailbox.take()) is None:
             if work.has_failed:
+                self._has_told_failure = True
                 raise _again(work.failure)
             if work.is_over:
                 raise StopAsyncIteration
@@ -229,7 +233,7 @@ class FanOut(AsyncContextManagerMixin):
             source_id for record in self._work.books.failed() for source_id in record.source_ids
         ]
 
-    async def retry(self, states: Collection[BatchState] = _TRIED_AGAIN) -> int:
+    async def retry(self, states: BatchState | Collection[BatchState] = _TRIED_AGAIN) -> int:
         """Try batches once more that ended badly; return how many.
 
         ERRORED ones are sent again, as new jobs. The jobs of TIMED_OUT and LOST ones may go on, and are watched again.
@@ -241,11 +245,13 @@ class FanOut(AsyncContextManagerMixin):
             ValueError: these are other states.
         """
         self._check_open()
-        if wrong := {*states} - _TRIED_AGAIN:
+        # A single one is text, and with that a collection of letters.
+        wanted = {states} if isinstance(states, str) else {*states}
+        if wrong := wanted - _TRIED_AGAIN:
             raise ValueError(f"{', '.join(sorted(wrong))} batches are not tried again by this")
         work, count = self._work, 0
         for record in work.books.failed():
-            if record.state in states:
+            if record.state in wanted:
                 is_errored = record.state is BatchState.ERRORED
                 to = BatchState.PLANNED if is_errored else BatchState.SUBMITTED
                 if (after := await work.scribe.change(record, to)) is not None:
@@ -265,7 +271,8 @@ class FanOut(AsyncContextManagerMixin):
             resend: that it has none: it is sent again.
 
         Raises:
-            ValueError: the batch is not UNKNOWN, or neither or both of the two were said.
+            ValueError: the batch is not UNKNOWN, the job is watched for another batch, or neither or both of the two
+                were said.
         """
         self._check_open()
         if (job_id is not None) is resend:
@@ -277,6 +284,8 @@ class FanOut(AsyncContextManagerMixin):
             raise ValueError(
                 f"batch {number} is {record.state if record else 'not here'}, not unknown"
             )
+        if job_id is not None and (other := work.batch_of(job_id)) is not None:
+            raise ValueError(f"job {job_id} is batch {other}'s")
         to = BatchState.PLANNED if resend else BatchState.SUBMITTED
         after = await work.scribe.change(record, to, inference_job_id=job_id)
         if after is None:
@@ -291,9 +300,14 @@ class FanOut(AsyncContextManagerMixin):
         Jobs go on at the server; who starts the run again watches them again.
 
         Args:
-            timeout: seconds that open requests have; None is the run's ``stop_timeout``.
+            timeout: seconds that open requests have, 0 for none; None is the run's ``stop_timeout``.
+
+        Raises:
+            ValueError: that is no time.
         """
         self._check_open()
+        if not (timeout is None or timeout == 0 or is_positive(timeout)):
+            raise ValueError(f"timeout is {timeout!r}, not a number of seconds from 0 up")
         await self._work.stop(self._stop_timeout if timeout is None else timeout)
 
     @property

@@ -84,7 +84,12 @@ class Books:
         self._sources[record.state] += size
         if record.state in _ENDED and before not in _ENDED:
             self._ends.append((now, size))
+            self._forget_old(now)  # here too: perhaps nobody ever asks for a summary
         self.keep(record)
+
+    def _forget_old(self, now: float) -> None:
+        while self._ends and self._ends[0][0] < now - _WINDOW:
+            self._ends.popleft()
 
     def keep(self, record: BatchRecord) -> None:
         """Remember a batch if it is in trouble, forget it if it no longer is."""
@@ -118,8 +123,7 @@ class Books:
 
     def summary(self, now: float, *, is_planned: bool, repeated: int) -> FanOutSummary:
         """Return where the run stands."""
-        while self._ends and self._ends[0][0] < now - _WINDOW:
-            self._ends.popleft()
+        self._forget_old(now)
         since = max(self._began, now - _WINDOW)
         ended = sum(size for _, size in self._ends)
         rate = ended / (now - since) if now > since else 0.0

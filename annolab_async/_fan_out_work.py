@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep
@@ -172,7 +174,9 @@ class RunWork:
 
     async def _write_plan(self) -> None:
         self._sender.may_find_more = self._plan.is_streamed
-        await self._run.plan(self._cutter.batches())
+        batches = self._cutter.batches()
+        async with aclosing(batches) if isinstance(batches, AsyncGenerator) else nullcontext():
+            await self._run.plan(batches)
         self.is_planned = True
         await self.scribe.count()
         self._is_counted = True
@@ -214,6 +218,11 @@ class RunWork:
             # It may have been watched before, and given up.
             self._watcher.discard(record.inference_job_id)
             self._watcher.add(job or record.inference_job_id)
+
+    def batch_of(self, job_id: int) -> int | None:
+        """Return the number of the batch whose job this is, None if it is not watched here."""
+        record = self._of_job.get(job_id)
+        return record.number if record else None
 
     def _split_later(self, record: BatchRecord) -> None:
         if self._splits and len(record.source_ids) > 1:

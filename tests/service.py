@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import httpx
@@ -34,9 +34,17 @@ def an_emulator(**settings: Any) -> Emulator:
     return Emulator(api_key=KEY, clock=anyio.current_time, **settings)
 
 
+class Service(Protocol):
+    """What answers requests."""
+
+    @property
+    def app(self) -> Any:
+        """An ASGI app."""
+
+
 @asynccontextmanager
 async def in_process(
-    emulator: Emulator, *, api_key: str = KEY, **settings: Any
+    emulator: Service, *, api_key: str = KEY, **settings: Any
 ) -> AsyncGenerator[AsyncInferenceClient]:
     transport = httpx.ASGITransport(app=emulator.app)
     async with (

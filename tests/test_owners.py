@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from annolab_async import _owners
 from annolab_async._owners import is_gone, owner_name
 
 pytestmark = pytest.mark.skipif(
@@ -19,7 +18,7 @@ ASK = "from annolab_async._owners import owner_name; print(owner_name(), flush=T
 
 
 def a_process() -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603  # our own
         [sys.executable, "-c", ASK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
@@ -53,20 +52,28 @@ def test_who_was_killed_is_gone_before_anybody_asks_for_its_exit_code() -> None:
 
 
 def test_who_got_the_number_of_one_that_has_ended_is_another() -> None:
-    host, number, began, chance = owner_name().split(":")
-    assert is_gone(f"{host}:{number}:{int(began) - 1}:{chance}")
+    *where, began, chance = owner_name().split(":")
+    assert is_gone(":".join([*where, str(int(began) - 1), chance]))
+
+
+def test_who_has_its_number_from_another_container_or_boot_may_be_alive() -> None:
+    host, processes, *number, began, chance = owner_name().split(":")
+    assert not is_gone(":".join([host, f"{processes}1", *number, str(int(began) - 1), chance]))
 
 
 @pytest.mark.parametrize(
-    "owner", ["", "another", "::::", f"elsewhere.invalid:{os.getpid()}:1:abcd", "a:b:c:d"]
+    "owner", ["", "another", "::::", f"elsewhere.invalid:0-0:{os.getpid()}:1:abcd", "a:b:c:d:e:f"]
 )
 def test_of_others_nothing_is_known(owner: str) -> None:
     assert not is_gone(owner)
 
 
 def test_without_proc_nobody_is_thought_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_owners.Path, "exists", lambda _: False)
+    def refuse(path: Path, **_: object) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
     owner = owner_name()
-    assert owner.split(":")[2] == "?"
+    assert owner.split(":")[1:4] == ["?", str(os.getpid()), "?"]
     assert not is_gone(owner)
-    assert not is_gone(owner.replace(":?:", ":12345:"))
+    assert not is_gone(owner.replace("?", "12345"))

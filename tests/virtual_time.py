@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
 
-class _JumpingSelector(selectors.DefaultSelector):
+class JumpingSelector(selectors.DefaultSelector):
     """A selector that never waits, and tells how long it was asked to wait instead."""
 
     now = 0.0
+
+    def wait(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
+        """Really wait, for what comes from other threads."""
+        return super().select(timeout)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
@@ -33,8 +37,10 @@ class _JumpingSelector(selectors.DefaultSelector):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop in which sleeping takes no time."""
 
+    selector = JumpingSelector
+
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
+        self._jumping = self.selector()
         super().__init__(self._jumping)
 
     def time(self) -> float:

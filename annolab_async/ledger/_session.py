@@ -125,6 +125,8 @@ class Session:
         self.now = now
         self.is_repeat = is_repeat
         self.change_id = ""
+        # The leases that were given within it already: run, owner and until when.
+        self.leased: set[tuple[int, str, int]] = set()
         self._entries: list[dict[str, Any]] = []
 
     def lock(self) -> None:
