@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def postgres_server() -> Generator[PostgresServer]:
     """A real server; it is restarted at will, and so it is nobody else's."""
-    pytest.importorskip("psycopg", reason="the extra postgres is not installed", exc_type=ImportError)
+    pytest.importorskip(
+        "psycopg", reason="the extra postgres is not installed", exc_type=ImportError
+    )
     from tests.ledger.postgres import find_programs, running_server  # noqa: PLC0415  # it needs psycopg
 
     programs = find_programs()

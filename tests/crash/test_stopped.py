@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import httpx
 import pytest
 
 from annolab_async import AsyncInferenceClient, BatchState
@@ -17,7 +19,7 @@ from tests.crash.accounts import WITH_A_JOB, check_accounts
 from tests.crash.outside import records_in, seed_for
 from tests.crash.runner import a_plan
 from tests.faults.often import often
-from tests.service import KEY, an_emulator, in_process, task_count
+from tests.service import BASE_URL, KEY, an_emulator, in_process, task_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,6 +163,50 @@ async def test_left_by_break_it_stops_submitting() -> None:
         await anyio.sleep(100)
         assert len(emulator.jobs) == jobs
     assert await finish(emulator, ledger) == 0
+
+
+class RefusingTransport(httpx.AsyncBaseTransport):
+    """The way to an emulator behind which some sources are not known."""
+
+    def __init__(self, emulator: Emulator, status_code: int, first_refused: int) -> None:
+        self._inner = httpx.ASGITransport(app=emulator.app)
+        self._status_code = status_code
+        self._first_refused = first_refused
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            source_ids = json.loads(request.content)["sourceIds"]
+            if max(source_ids) >= self._first_refused:
+                return httpx.Response(self._status_code, json={"message": f"no {source_ids}"})
+        return await self._inner.handle_async_request(request)
+
+
+@pytest.mark.parametrize("status_code", [400, 404])
+async def test_a_second_start_ends_also_if_all_that_is_left_is_refused(status_code: int) -> None:
+    emulator, ledger = an_emulator(), a_ledger()
+    transport = RefusingTransport(emulator, status_code, first_refused=9)
+    async with (
+        httpx.AsyncClient(transport=transport) as http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+
+        def a_run() -> FanOut:
+            return client.fan_out(
+                a_plan(len(SOURCES), 2), ledger=ledger, max_in_flight=4, lease_seconds=LEASE
+            )
+
+        async with a_run() as first:
+            async for record in first:
+                if record.state is BatchState.FINISHED:
+                    break
+        async with a_run() as second:
+            async for _ in second:
+                pass
+    assert second.failed_source_ids() == [*SOURCES][8:]
+    assert second.summary.batches == {
+        BatchState.FINISHED: 4,
+        BatchState.ERRORED: BATCHES - 4,
+    }
 
 
 @pytest.mark.sockets
