@@ -218,7 +218,7 @@ class MemoryRun:
         """Take batches from owners whose lease has run out; see :meth:`LedgerRun.take_over`."""
         await checkpoint()
         now = self._lease(owner, lease_seconds)
-        for gone in of:
+        for gone in set(of) - {owner}:
             self._leases.pop(gone, None)
         at = self._clock()
         live = {name for name, until in self._leases.items() if until > at} | {owner}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from anyio.lowlevel import checkpoint
@@ -17,8 +18,8 @@ __all__ = ["SENDER_IS_GONE", "chunks", "other_plan", "other_sources", "too_few"]
 SENDER_IS_GONE: Final = "Its sender is gone, and may or may not have sent it."
 
 # Large enough that a chunk's commit does not count, small enough that others get their turn.
-_BATCHES_AT_ONCE: Final = 1000
-_SOURCES_AT_ONCE: Final = 100_000
+_BATCHES_AT_ONCE: Final = 250
+_SOURCES_AT_ONCE: Final = 25_000
 
 
 async def chunks(
@@ -32,17 +33,18 @@ async def chunks(
     first, chunk, sources = 1, list[tuple[int, ...]](), 0
     # What comes over time is not kept waiting for what comes later.
     at_once = 1 if isinstance(batches, AsyncIterable) else _BATCHES_AT_ONCE
-    async for batch in _stream(batches):
-        source_ids = tuple(batch)
-        if not source_ids or not all(type(item) is int and item > 0 for item in source_ids):
-            raise ValueError(
-                f"Batch {first + len(chunk)} of the plan is empty or holds what is no id (an integer from 1 up)"
-            )
-        chunk.append(source_ids)
-        sources += len(source_ids)
-        if len(chunk) == at_once or sources >= _SOURCES_AT_ONCE:
-            yield first, chunk
-            first, chunk, sources = first + len(chunk), [], 0
+    async with aclosing(_stream(batches)) as stream:
+        async for batch in stream:
+            source_ids = tuple(batch)
+            if not source_ids or not all(type(item) is int and item > 0 for item in source_ids):
+                raise ValueError(
+                    f"Batch {first + len(chunk)} of the plan is empty or holds what is no id (an integer from 1 up)"
+                )
+            chunk.append(source_ids)
+            sources += len(source_ids)
+            if len(chunk) == at_once or sources >= _SOURCES_AT_ONCE:
+                yield first, chunk
+                first, chunk, sources = first + len(chunk), [], 0
     if chunk:
         yield first, chunk
 

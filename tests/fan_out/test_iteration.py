@@ -137,12 +137,14 @@ async def test_a_key_that_may_not_is_raised_and_costs_no_batch(
 ) -> None:
     service = Service(api_keys_without_model_run=["WITHOUT-MODELRUN"])
     plan = a_plan(100)
-    async with in_process(service, api_key=key) as client:
-        async with client.fan_out(plan, ledger=ledger) as run:
-            for _ in range(2):
-                with pytest.raises(error) as caught:
-                    await to_end(run)
-                assert key not in str(caught.value)
+    async with (
+        in_process(service, api_key=key) as client,
+        client.fan_out(plan, ledger=ledger) as run,
+    ):
+        for _ in range(2):
+            with pytest.raises(error) as caught:
+                await to_end(run)
+            assert key not in str(caught.value)
     records = await in_ledger(ledger, plan)
     assert states_of(records) == {BatchState.PLANNED: 50}
     async with in_process(service) as client, client.fan_out(plan, ledger=ledger) as run:

@@ -13,7 +13,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from annolab_async import AsyncInferenceClient, FixedInterval, Transition
-from annolab_async._mailbox import Mailbox
+from annolab_async._delivery import TransitionMailbox
 from tests.faults.often import often
 from tests.service import BASE_URL, KEY
 
@@ -39,7 +39,7 @@ async def test_a_slow_consumer_of_5000_jobs_gets_all_outcomes_and_little_waits_f
         job = {"inferenceJobId": job_id, "status": status, "sourceIds": [job_id]}
         return httpx.Response(200, json=job)
 
-    def put(mailbox: Mailbox, transition: Transition) -> None:
+    def put(mailbox: TransitionMailbox, transition: Transition) -> None:
         usual_put(mailbox, transition)
         waiting.append(len(mailbox))
 
@@ -51,8 +51,8 @@ async def test_a_slow_consumer_of_5000_jobs_gets_all_outcomes_and_little_waits_f
             gaps.append(now - last)
             last = now
 
-    usual_put = Mailbox.put
-    monkeypatch.setattr(Mailbox, "put", put)
+    usual_put = TransitionMailbox.put
+    monkeypatch.setattr(TransitionMailbox, "put", put)
     transport = httpx.MockTransport(answer)
     async with (
         httpx.AsyncClient(transport=transport) as http_client,
