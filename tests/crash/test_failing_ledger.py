@@ -138,7 +138,8 @@ async def test_a_server_that_stays_away_ends_the_run_and_nothing_is_sent_from_th
         async with anyio.create_task_group() as group:
 
             async def stop_the_server() -> None:
-                while len(emulator.jobs) < enough:  # noqa: B023
+                # The emulator tells nobody of a new job.
+                while len(emulator.jobs) < enough:  # noqa: ASYNC110, B023
                     await anyio.sleep(0.001)
                 await anyio.to_thread.run_sync(postgres_server.stop)
 
