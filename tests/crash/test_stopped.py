@@ -223,7 +223,11 @@ async def test_cancelled_by_asyncio_itself_again_and_again_it_forgets_no_job(
         async with (
             AsyncInferenceClient(KEY, base_url=base_url) as client,
             client.fan_out(
-                a_plan(sources, 2), ledger=str(path), max_concurrent_submits=submits
+                a_plan(sources, 2),
+                ledger=str(path),
+                max_concurrent_submits=submits,
+                # It may be all that tells that a life is over: its process goes on.
+                lease_seconds=1.0,
             ) as run,
         ):
             async for _ in run:
