@@ -44,7 +44,7 @@ def in_trouble(seed: int) -> Faults:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("backend", "kills", "batches"),
-    [("asyncio", often(200), often(2000)), ("trio", often(100), often(1000))],
+    [("asyncio", often(200), often(2000)), ("trio", often(50), often(500))],
 )
 def test_who_is_killed_at_any_instant_sends_no_batch_twice_and_forgets_no_job(
     backend: str, kills: int, batches: int, tmp_path: Path, record_property: Callable[..., None]
