@@ -20,7 +20,6 @@ from anyio.lowlevel import checkpoint
 from annolab_async._batch_plan import BatchPlan
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._fan_out_work import RunWork
-from annolab_async._owners import owner_name
 from annolab_async._records import is_positive
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
@@ -168,7 +167,6 @@ class FanOut(AsyncContextManagerMixin):
                     self._name, self._plan.fingerprint, details=self._plan.details
                 ),
                 await stack.enter_async_context(watcher),
-                owner=await to_thread.run_sync(owner_name),  # it reads files
                 max_in_flight=self._max_in_flight,
                 max_concurrent_submits=self._submits,
                 splits=self._splits,

@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep, to_thread
+from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep
 
 from annolab_async._batch_plan import Cutter
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchState
 from annolab_async._fan_out_state import Books, RecordMailbox
-from annolab_async._owners import gone_among
+from annolab_async._owners import is_gone, owner_name
 from annolab_async._records import Outcome
 from annolab_async._scribe import Scribe
 from annolab_async._sender import Sender
@@ -56,7 +56,6 @@ class RunWork:
         plan: what is to be run.
         run: the run in its ledger.
         watcher: what watches its jobs; it is kept open.
-        owner: the name of who does it.
         max_in_flight: unfinished jobs at once.
         max_concurrent_submits: submissions at once.
         splits: whether batches that fail are halved.
@@ -78,7 +77,6 @@ class RunWork:
         run: LedgerRun,
         watcher: InferenceWatcher,
         *,
-        owner: str,
         max_in_flight: int,
         max_concurrent_submits: int,
         splits: bool,
@@ -95,7 +93,7 @@ class RunWork:
         self.books = Books(current_time())
         self.scribe = Scribe(
             run,
-            owner=owner,
+            owner=owner_name(),
             lease_seconds=lease_seconds,
             books=self.books,
             mailbox=self.mailbox,
@@ -145,8 +143,7 @@ class RunWork:
         """Take over what those who are gone have left behind, and look at what there is."""
         held = (BatchState.SENDING, BatchState.SUBMITTED)
         owners = {record.owner or "" async for record in self._run.batches(states=held)}
-        gone = await to_thread.run_sync(gone_among, owners) if owners else []
-        for record in await self.scribe.take_over(of=gone):
+        for record in await self.scribe.take_over(of=[name for name in owners if is_gone(name)]):
             self.watch(record)
         async for record in self._run.batches(states=_IN_TROUBLE):
             self.books.keep(record)
