@@ -62,7 +62,7 @@ def test_who_has_its_number_from_another_container_or_boot_may_be_alive() -> Non
 
 
 @pytest.mark.parametrize(
-    "owner", ["", "another", "::::", f"elsewhere.invalid:0-0:{os.getpid()}:1:abcd", "a:b:c:d:e:f"]
+    "owner", ["", "another", "::::", "elsewhere.invalid:0-0:1:1:abcd", "a:b:c:d:e:f"]
 )
 def test_of_others_nothing_is_known(owner: str) -> None:
     assert not is_gone(owner)

@@ -99,7 +99,7 @@ class CrashingRun:
         self._boundaries.reach(f"after {name}")
 
     async def plan(
-        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]]
+        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, after: int = 0
     ) -> RunInfo:
         assert not isinstance(batches, AsyncIterable), "no plan here is streamed"
 
@@ -109,7 +109,7 @@ class CrashingRun:
                 yield batch
 
         async with self._step("plan"):
-            return await self._inner.plan(one_by_one())
+            return await self._inner.plan(one_by_one(), after=after)
 
     async def claim(self, owner: str, *, limit: int, lease_seconds: float) -> Sequence[BatchRecord]:
         async with self._step("claim"):
