@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from annolab_async import FanOut
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 BATCHES = 12
 SOURCES = range(1, 2 * BATCHES + 1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.sockets
 
-BATCHES = often(800) + 80
+BATCHES = often(400) + 80
 MANY = round(0.8 * BATCHES)
 BATCH_SIZE = 2
 SUBMITS = 3
