@@ -12,7 +12,7 @@ from anyio import CancelScope, create_task_group, current_time, move_on_after, s
 from annolab_async._batch_plan import Cutter
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchState
 from annolab_async._fan_out_state import Books, RecordMailbox
-from annolab_async._owners import is_gone, owner_name
+from annolab_async._owners import is_gone
 from annolab_async._records import Outcome
 from annolab_async._scribe import Scribe
 from annolab_async._sender import Sender
@@ -56,6 +56,7 @@ class RunWork:
         plan: what is to be run.
         run: the run in its ledger.
         watcher: what watches its jobs; it is kept open.
+        owner: the name of who does it.
         max_in_flight: unfinished jobs at once.
         max_concurrent_submits: submissions at once.
         splits: whether batches that fail are halved.
@@ -77,6 +78,7 @@ class RunWork:
         run: LedgerRun,
         watcher: InferenceWatcher,
         *,
+        owner: str,
         max_in_flight: int,
         max_concurrent_submits: int,
         splits: bool,
@@ -93,7 +95,7 @@ class RunWork:
         self.books = Books(current_time())
         self.scribe = Scribe(
             run,
-            owner=owner_name(),
+            owner=owner,
             lease_seconds=lease_seconds,
             books=self.books,
             mailbox=self.mailbox,

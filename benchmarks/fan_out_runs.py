@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint
 from annolab_async import AsyncInferenceClient, BatchPlan, BatchState, FanOut, InferenceJob
 from annolab_async._batch_plan import Cutter
 from annolab_async._http import Progress
-from annolab_async._owners import owner_name
+from annolab_async._owners import own_name
 from annolab_async._records import StatusReply
 from annolab_async.ledger import open_ledger
 from benchmarks.peers import InMemory
@@ -166,7 +166,8 @@ async def half_done(order: dict[str, Any]) -> int:
     changes = [("planned", "sending"), ("sending", "submitted"), ("submitted", "finished")]
     last = [(1, done, 3), (done + 1, done + _LEFT_SUBMITTED, 2)]
     last.append((done + _LEFT_SUBMITTED + 1, done + _LEFT_SUBMITTED + _LEFT_SENDING, 1))
-    owner = owner_name()  # which will be gone
+    with own_name() as owner:
+        pass  # so that it is gone
     # Behind the library's back, for it would take a minute: each batch is written down three times.
     with closing(sqlite3.connect(path)) as database, database:
         for first, to, version in last:

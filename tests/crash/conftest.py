@@ -1,35 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
-from annolab_async import _fan_out, _fan_out_work
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from tests.ledger.postgres import PostgresServer
-
-T = TypeVar("T")
-
-
-class NoThread:
-    """In the place of anyio's module of that kind."""
-
-    @staticmethod
-    async def run_sync(function: Callable[..., T], *args: object) -> T:
-        return function(*args)
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_where_time_is_virtual(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not request.node.get_closest_marker("sockets"):
-        # Who owns what is read in a thread, for which virtual time does not wait.
-        for module in (_fan_out, _fan_out_work):
-            monkeypatch.setattr(module, "to_thread", NoThread)
 
 
 @pytest.fixture(scope="session")

@@ -24,26 +24,20 @@ from annolab_async import (
     AsyncInferenceClient,
     BatchPlan,
     FixedInterval,
-    InferenceWatcher,
     RetryPolicy,
-    _fan_out,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from annolab_async import BatchRecord, BatchState
-    from annolab_async._status_source import StatusSource
 
 KEY = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 ROOT = Path(__file__).parent.parent.parent
 
 
-class WatchesClosely(InferenceWatcher):
-    """What a fan-out watches with, in a hurry: by default no job is asked for again within a second."""
-
-    def __init__(self, client: StatusSource, **options: Any) -> None:
-        super().__init__(client, schedule=FixedInterval(0.2), **options)
+# By default no job is asked for again within a second.
+CLOSELY = FixedInterval(0.2)
 
 
 def a_plan(sources: int, batch_size: int) -> BatchPlan:
@@ -66,7 +60,7 @@ async def run_to_its_end(task: dict[str, Any]) -> None:
         retry=RetryPolicy(first=0.005, cap=0.02),
     )
     plan = a_plan(task["sources"], task["batch_size"])
-    async with client, client.fan_out(plan, **task["options"]) as run:
+    async with client, client.fan_out(plan, schedule=CLOSELY, **task["options"]) as run:
         async for _ in run:
             pass
 
@@ -154,7 +148,6 @@ def main() -> None:
     for name in ("sqlite3", "aiohttp", "psycopg", "trio", "annolab_async.ledger._sql"):
         import_module(name)  # so that no child has to
     _note_refused_changes()
-    patch.object(_fan_out, "InferenceWatcher", WatchesClosely).start()
     for line in sys.stdin:
         command = json.loads(line)
         if "start" in command:

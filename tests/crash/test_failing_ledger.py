@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from annolab_async import BatchState, LedgerError, _fan_out
+from annolab_async import BatchState, LedgerError
 from annolab_async.emulator import Emulator
 from annolab_async.ledger._dialects import SQLite
 from annolab_async.ledger._sql import SqlLedger
 from tests.crash.accounts import check_accounts
 from tests.crash.outside import records_in, seed_for
-from tests.crash.runner import WatchesClosely, a_plan
+from tests.crash.runner import CLOSELY, a_plan
 from tests.faults.often import often
 from tests.service import KEY, in_process, task_count
 
@@ -46,16 +46,11 @@ def an_emulator() -> Emulator:
     )
 
 
-@pytest.fixture(autouse=True)
-def _polls_come_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fan_out, "InferenceWatcher", WatchesClosely)
-
-
 async def live(emulator: Emulator, ledger: Ledger, **options: Any) -> None:
     options = {"max_in_flight": 10, "max_concurrent_submits": SUBMITS} | options
     async with (
         in_process(emulator) as client,
-        client.fan_out(a_plan(BATCHES, 1), ledger=ledger, **options) as run,
+        client.fan_out(a_plan(BATCHES, 1), ledger=ledger, schedule=CLOSELY, **options) as run,
     ):
         async for _ in run:
             pass
