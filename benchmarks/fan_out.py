@@ -72,7 +72,7 @@ class Effort:
 
 _WHOLE: Final = Effort(
     batches=10_000,
-    rounds=3,
+    rounds=1,
     rows=(
         (_BARE, "asyncio"),
         (_MEMORY, "asyncio"),
@@ -87,11 +87,11 @@ _WHOLE: Final = Effort(
     resumes=3,
 )
 _QUICK: Final = Effort(
-    batches=1_000,
+    batches=800,
     rounds=2,
     rows=((_MEMORY, "asyncio"), (_SQLITE, "asyncio")),
     small=1_000,
-    large=4_000,
+    large=3_000,
     half_done=20_000,
     resumes=1,
 )
