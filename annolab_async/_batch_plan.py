@@ -136,6 +136,7 @@ class Cutter:
     def __init__(self, plan: BatchPlan) -> None:
         self._plan = plan
         self._seen = _SeenIds()
+        self._earlier = _SeenIds()
         self.repeated = 0
         self.some_repeated: list[int] = []
 
@@ -185,13 +186,18 @@ class Cutter:
             async for value in source_ids:
                 if (source_id := _source_id(value)) is None:
                     raise ValueError("; ".join(_faults_of([value], first=place)))
-                batch += self._new_of([source_id])
+                if source_id not in self._earlier:
+                    batch += self._new_of([source_id])
                 if len(batch) == self._plan.batch_size:
                     yield tuple(batch)
                     batch = []
                 place += 1
         if batch:
             yield tuple(batch)
+
+    def leave_out(self, source_ids: Iterable[int]) -> None:
+        """Cut no batches of a stream with these ids: they have theirs already, from an earlier time."""
+        self._earlier.add(source_ids)
 
     def _new_of(self, source_ids: Sequence[int]) -> list[int]:
         new = self._seen.add(source_ids)
@@ -219,6 +225,13 @@ class _SeenIds:
 
     def __init__(self) -> None:
         self._blocks: dict[int, set[int] | bytearray] = {}
+
+    def __contains__(self, source_id: int) -> bool:
+        place = source_id & _LAST_PLACE
+        block = self._blocks.get(source_id - place, ())
+        if isinstance(block, bytearray):
+            return bool(block[place >> 3] & 1 << (place & 7))
+        return place in block
 
     def add(self, source_ids: Iterable[int]) -> list[int]:
         """Take in ids; return those that were new."""

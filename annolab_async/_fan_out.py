@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+import os
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict
 
@@ -16,18 +17,18 @@ from anyio import (
 )
 from anyio.lowlevel import checkpoint
 
+from annolab_async._batch_plan import BatchPlan
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._fan_out_work import RunWork
+from annolab_async._owners import owner_name
 from annolab_async._records import is_positive
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
 from annolab_async.ledger import open_ledger
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncGenerator, Collection
 
-    from annolab_async._batch_plan import BatchPlan
     from annolab_async._fan_out_state import FanOutSummary
     from annolab_async._sender import BatchClient
     from annolab_async.ledger import Ledger
@@ -105,9 +106,13 @@ class FanOut(AsyncContextManagerMixin):
         stop_timeout: float = 10.0,
         lease_seconds: float = 60.0,
     ) -> None:
+        if not isinstance(plan, BatchPlan):
+            raise ValueError(  # noqa: TRY004  # as every other option that makes no sense
+                f"plan is a {type(plan).__name__}, not a BatchPlan"
+            )
         if not run or not isinstance(run, str):
             raise ValueError(f"run is {run!r}, not a name")
-        if on_error not in {"keep", "split"}:
+        if on_error not in ("keep", "split"):  # no set: it may be anything, also a list
             raise ValueError(f"on_error is {on_error!r}, neither 'keep' nor 'split'")
         for name, number in (
             ("max_in_flight", max_in_flight),
@@ -147,7 +152,7 @@ class FanOut(AsyncContextManagerMixin):
         self._has_begun = True
         async with AsyncExitStack() as stack:
             ledger = self._ledger
-            if isinstance(ledger, str):  # its driver is imported, which takes a while
+            if isinstance(ledger, str | os.PathLike):  # its driver is imported, which takes a while
                 ledger = await to_thread.run_sync(open_ledger, ledger)
             ledger = await stack.enter_async_context(open_ledger(ledger))
             watcher = InferenceWatcher(
@@ -163,6 +168,7 @@ class FanOut(AsyncContextManagerMixin):
                     self._name, self._plan.fingerprint, details=self._plan.details
                 ),
                 await stack.enter_async_context(watcher),
+                owner=await to_thread.run_sync(owner_name),  # it reads files
                 max_in_flight=self._max_in_flight,
                 max_concurrent_submits=self._submits,
                 splits=self._splits,
@@ -222,6 +228,21 @@ class FanOut(AsyncContextManagerMixin):
         return work.books.summary(
             current_time(), is_planned=work.is_planned, repeated=work.repeated
         )
+
+    async def batches(
+        self, states: BatchState | Collection[BatchState] | None = None
+    ) -> AsyncGenerator[BatchRecord]:
+        """Yield batches by their numbers as they stand in the ledger, those of earlier starts included.
+
+        Args:
+            states: only those in these states; None for all.
+        """
+        self._check_open()
+        # A single one is text, and with that a collection of letters.
+        wanted = {states} if isinstance(states, str) else states
+        async with aclosing(self._work.batches(wanted)) as found:
+            async for record in found:
+                yield record
 
     def unknown(self) -> list[BatchRecord]:
         """Return the batches of which nobody knows whether a job exists, for :meth:`resolve`."""

@@ -6,8 +6,12 @@ import os
 import secrets
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["is_gone", "owner_name"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["gone_among", "is_gone", "owner_name"]
 
 
 def owner_name() -> str:
@@ -15,6 +19,11 @@ def owner_name() -> str:
     process = os.getpid()
     chance = secrets.token_hex(4)
     return ":".join([socket.gethostname(), _processes(), str(process), _began(process), chance])
+
+
+def gone_among(owners: Iterable[str]) -> list[str]:
+    """Return those of some owners who certainly work no more."""
+    return [owner for owner in owners if is_gone(owner)]
 
 
 def is_gone(owner: str) -> bool:

@@ -115,11 +115,11 @@ class MemoryRun:
         self._sources: Counter[BatchState] = Counter()
 
     async def plan(
-        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]]
+        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, after: int = 0
     ) -> RunInfo:
         """Write down all batches of the plan; see :meth:`LedgerRun.plan`."""
-        count = 0
-        async with aclosing(chunks(batches)) as stream:
+        count = after
+        async with aclosing(chunks(batches, first=after + 1)) as stream:
             async for first, chunk in stream:
                 self._plan_chunk(first, chunk)
                 count = first - 1 + len(chunk)

@@ -23,14 +23,18 @@ _SOURCES_AT_ONCE: Final = 25_000
 
 
 async def chunks(
-    batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]],
+    batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, first: int
 ) -> AsyncGenerator[tuple[int, list[tuple[int, ...]]]]:
     """Yield the batches of a plan, some at a time, each time with the number of the first of them.
+
+    Args:
+        batches: the batches, or the last of them.
+        first: the number of the first of these.
 
     Raises:
         ValueError: a batch is empty or holds what is no id.
     """
-    first, chunk, sources = 1, list[tuple[int, ...]](), 0
+    chunk, sources = list[tuple[int, ...]](), 0
     # What comes over time is not kept waiting for what comes later.
     at_once = 1 if isinstance(batches, AsyncIterable) else _BATCHES_AT_ONCE
     async with aclosing(_stream(batches)) as stream:

@@ -192,12 +192,12 @@ class SqlRun:
         return f"<SqlRun {self.info.name!r} in {self._ledger.where}>"
 
     async def plan(
-        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]]
+        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, after: int = 0
     ) -> RunInfo:
         """Write down all batches of the plan; see :meth:`LedgerRun.plan`."""
-        count = 0
+        count = after
         where = self._ledger.where
-        async with aclosing(chunks(batches)) as stream:
+        async with aclosing(chunks(batches, first=after + 1)) as stream:
             async for first, chunk in stream:
                 await self._do(operations.plan_chunk, where=where, first=first, chunk=chunk)
                 count = first - 1 + len(chunk)

@@ -1,7 +1,7 @@
 """Starts processes that run a fan-out, quickly: everything is imported once, and each process is a fork of this one.
 
-It reads a JSON line for each thing to do: ``{"start": …}`` answers with the process id, ``{"wait": process id}`` with the
-exit code, minus the signal that killed it.
+It reads a JSON line for each thing to do: ``{"start": …}`` answers with the process id, ``{"wait": process id}`` with
+the exit code, minus the signal that killed it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import anyio
 
@@ -124,7 +125,7 @@ def _note_refused_changes() -> None:
             print(refusal(os.getpid()), record.number, "to", to, file=sys.stderr, flush=True)  # noqa: T201
         return after
 
-    SqlRun.change = noted  # type: ignore[method-assign]
+    patch.object(SqlRun, "change", noted).start()
 
 
 def refusal(process: int) -> str:
@@ -153,13 +154,15 @@ def main() -> None:
     for name in ("sqlite3", "aiohttp", "psycopg", "trio", "annolab_async.ledger._sql"):
         import_module(name)  # so that no child has to
     _note_refused_changes()
-    _fan_out.InferenceWatcher = WatchesClosely  # type: ignore[misc]
+    patch.object(_fan_out, "InferenceWatcher", WatchesClosely).start()
     for line in sys.stdin:
         command = json.loads(line)
         if "start" in command:
-            print(_start(command["start"]), flush=True)
+            answer = _start(command["start"])
         else:
-            print(os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1]), flush=True)
+            answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -86,11 +86,11 @@ async def test_a_disk_that_fails_at_any_moment_ends_the_run_and_nothing_is_sent_
     begin = SQLite.begin
     tasks = task_count()
     failures = unknown = 0
-    for number in range(rounds := often(30)):
+    for number in range(rounds := often(20)):
         emulator = an_emulator()
         url = f"sqlite:///{tmp_path}/{number}.db"
         # The first transaction makes the tables.
-        writes, fails_at = 0, random.randint(2, 25)
+        writes, fails_at = 0, random.randint(2, 60)
         sent_before: int | None = None
 
         def begin_or_fail(dialect: SQLite, connection: Connection, *, is_write: bool) -> int:
@@ -109,6 +109,9 @@ async def test_a_disk_that_fails_at_any_moment_ends_the_run_and_nothing_is_sent_
             except LedgerError as error:
                 assert says in str(error)  # noqa: PT017  # it need not be raised: the end may have been near
                 failures += 1
+            else:  # too late to matter, or there was just enough room
+                records = await records_in(SqlLedger(url), BATCHES, 1)
+                assert {record.state for record in records} == {BatchState.FINISHED}
         assert task_count() == tasks
         sent = emulator.stats.submits
         if trouble == "read-only" and sent_before is not None:
@@ -122,7 +125,7 @@ async def test_a_disk_that_fails_at_any_moment_ends_the_run_and_nothing_is_sent_
             SqlLedger(url, clock=lambda: time.time() + 1e6),  # when all leases have run out
         )
     print(f"{failures} of {rounds} runs failed, {unknown} batches unknown")  # noqa: T201
-    assert failures > rounds / 2
+    assert failures >= rounds / 2
 
 
 async def test_a_server_that_stays_away_ends_the_run_and_nothing_is_sent_from_then_on(
@@ -130,7 +133,7 @@ async def test_a_server_that_stays_away_ends_the_run_and_nothing_is_sent_from_th
 ) -> None:
     random = Random(seed_for(8))
     unknown = 0
-    for _ in range(rounds := often(10)):
+    for _ in range(rounds := max(1, often(5))):
         emulator = an_emulator()
         url = await anyio.to_thread.run_sync(postgres_server.new_schema)
         enough = random.randint(0, BATCHES // 2)
@@ -138,7 +141,8 @@ async def test_a_server_that_stays_away_ends_the_run_and_nothing_is_sent_from_th
         async with anyio.create_task_group() as group:
 
             async def stop_the_server() -> None:
-                while len(emulator.jobs) < enough:  # noqa: B023
+                # The emulator tells nobody of a new job.
+                while len(emulator.jobs) < enough:  # noqa: ASYNC110, B023
                     await anyio.sleep(0.001)
                 await anyio.to_thread.run_sync(postgres_server.stop)
 
