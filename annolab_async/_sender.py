@@ -174,6 +174,9 @@ class Sender:
                 elif not self.is_stopping:
                     # Others were faster, or the plan has not come this far.
                     self.may_find_more = False
+                    if self._books.count(BatchState.PLANNED):
+                        # It would be looked for again and again.
+                        await self._scribe.count()
             finally:
                 self._sending.discard(scope)
                 self._scribe.tell_news()
