@@ -80,7 +80,7 @@ class ThinLedger(MemoryLedger):
 
 
 class ThinClient(AsyncInferenceClient):
-    """A service that keeps nothing: each job takes half a second."""
+    """A service that keeps nothing: each job has ended when it is first asked for."""
 
     def __init__(self) -> None:
         super().__init__(KEY)
@@ -90,7 +90,7 @@ class ThinClient(AsyncInferenceClient):
     async def submit_once(self, request: InferenceRequest, progress: Any) -> InferenceJob:  # noqa: ARG002
         await anyio.sleep(0.01)
         self.submitted += 1
-        self._ends[self.submitted] = anyio.current_time() + 0.5
+        self._ends[self.submitted] = anyio.current_time()
         return InferenceJob(self.submitted, "Queued", request.source_ids)
 
     async def poll_status(
@@ -117,7 +117,9 @@ async def test_a_run_keeps_nothing_of_batches_that_have_finished() -> None:
     try:
         async with (
             ThinClient() as client,
-            FanOut(client, plan, ledger=ThinLedger(), max_in_flight=20) as run,
+            FanOut(
+                client, plan, ledger=ThinLedger(), max_in_flight=20, max_concurrent_submits=2
+            ) as run,
         ):
             async for record in run:
                 if record.state is BatchState.FINISHED:
