@@ -110,6 +110,7 @@ class RunWork:
             failure_budget=failure_budget,
             on_taken=self.watch,
             on_refused=self._split_later,
+            batch_of=self.batch_of,
         )
         self._cutter = Cutter(plan)
         self._planned_earlier = 0
