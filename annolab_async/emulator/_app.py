@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -10,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from annolab_async.emulator._bodies import Answer
@@ -192,7 +193,9 @@ def _kind(scope: Scope) -> RequestKind:
 
 
 def _respond(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(answer.body, answer.status_code, headers)
+    # In ASCII: what was sent may hold half of a surrogate pair, which JSON allows and UTF-8 does not.
+    content = json.dumps(answer.body, separators=(",", ":"))
+    return Response(content, answer.status_code, headers, media_type="application/json")
 
 
 async def _on_http_error(request: Request, exc: Exception) -> Response:
