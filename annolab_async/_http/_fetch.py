@@ -123,7 +123,10 @@ class Fetcher(AsyncContextManagerMixin):
                     stream=True,
                 )
         except Exception as error:  # noqa: BLE001  # whatever it was: it is told without the link
+            is_redirect = progress.redirect(error) is not None
             fault = scrubbed(error, LINKS)
+        if is_redirect:  # its text would show some of where to
+            raise Setback(f"{link.shown} redirects to what is no URL", Remedy.NONE)
         raise error_of(fault, method="GET", path=link.shown, progress=progress) from fault
 
     async def _pour(self, response: httpx.Response, sink: Sink, link: SignedLink) -> None:

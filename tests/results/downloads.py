@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx
 import pytest
 
 from annolab_async import ExportError, RetryPolicy
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 TAG: Final = '"one"'
 QUICK: Final = RetryPolicy(attempts=3, first=0.001, cap=0.002)
 _DIGEST: Final = 32
+# What takes longest to make.
+_tls: Final = functools.cache(httpx.create_ssl_context)
 
 
 def a_file(size: int = 100_000, *, seed: int = 0) -> bytes:
@@ -142,6 +146,7 @@ async def get(server: ChaosServer | Link, path: Path, **options: Any) -> None:
     """Download the file."""
     link = Links(server) if isinstance(server, ChaosServer) else server
     settings: dict[str, Any] = {"check": check, "max_bytes": 10**9, "retry": QUICK, "timeout": 10.0}
+    settings["http_client_factory"] = lambda: httpx.AsyncClient(verify=_tls())
     await download(link, path, **(settings | options))
 
 

@@ -12,13 +12,13 @@ from annolab_async import RetryPolicy
 from tests.faults.chaos import reply, stall
 from tests.faults.often import often
 from tests.results.downloads import (
-    accept,
     FILE,
     OTHER,
     QUICK,
     TAG,
     Links,
     a_file,
+    accept,
     cut_after,
     get,
     good,
