@@ -72,13 +72,11 @@ class PartFile:
         )
         self._note = self.part.with_name(self.part.name + ".json")
         with self._lock, self._trouble(self._path):
-            self._check_place()
+            for path in (self._path, self.part, self._note):
+                self._check_place(path)
         with self._lock, self._trouble(self.part):
             for _ in range(_MOST_TRIES):
                 self._file = _open(self.part, os.O_RDWR | os.O_CREAT)
-                if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                    self._let_go()
-                    raise self._error(self.part, "there is something else than a file", _HINT)
                 self._lock_file()
                 if self._is_there():
                     return self._held()
@@ -140,7 +138,7 @@ class PartFile:
             ExportError: that cannot be done. The part stays.
         """
         with self._lock, self._trouble(self._path):
-            self._check_place()
+            self._check_place(self._path)
             os.replace(self.part, self._path)  # noqa: PTH105  # all others here are of os, too
             with suppress(FileNotFoundError):
                 os.unlink(self._note)  # noqa: PTH108
@@ -171,17 +169,17 @@ class PartFile:
             finally:
                 self._let_go()
 
-    def _check_place(self) -> None:
+    def _check_place(self, path: Path) -> None:
         try:
-            mode = os.lstat(self._path).st_mode
+            mode = os.lstat(path).st_mode
         except FileNotFoundError:
             mode = 0
-        if not self._path.name or stat.S_ISDIR(mode):
-            raise self._error(self._path, "it is a directory", "Name a file in it.")
+        if not path.name or stat.S_ISDIR(mode):
+            raise self._error(path, "it is a directory", "Name a file in it.")
         if stat.S_ISLNK(mode):
-            raise self._error(self._path, "it is a symbolic link", _HINTS[errno.ELOOP])
+            raise self._error(path, "it is a symbolic link", _HINTS[errno.ELOOP])
         if mode and not stat.S_ISREG(mode):
-            raise self._error(self._path, "there is something else than a file", _HINT)
+            raise self._error(path, "there is something else than a file", _HINT)
 
     def _lock_file(self) -> None:
         import fcntl  # noqa: PLC0415  # not on every system, and only needed here

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 import anyio.to_thread
 import httpx
-from anyio import AsyncContextManagerMixin, CancelScope, current_time, fail_after, move_on_after
+from anyio import (
+    AsyncContextManagerMixin,
+    CancelScope,
+    CapacityLimiter,
+    current_time,
+    fail_after,
+    move_on_after,
+)
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from annolab_async._http._bodies import PARTS_AT_ONCE, PLAIN
@@ -64,8 +71,10 @@ class Fetcher(AsyncContextManagerMixin):
         token = CURRENT_KEY.set(LINKS)
         try:
             async with AsyncExitStack() as stack:
-                # Reading the certificates takes 20 ms and more.
-                self._client = await anyio.to_thread.run_sync(self._make_client)
+                # Reading the certificates takes 20 ms and more. Others may keep all the usual threads busy.
+                self._client = await anyio.to_thread.run_sync(
+                    self._make_client, limiter=CapacityLimiter(1)
+                )
                 stack.push_async_callback(self._close)
                 yield self
         finally:
