@@ -228,3 +228,27 @@ async def test_more_of_a_rest_than_was_announced_is_not_taken(path: Path) -> Non
         await get(server, path)
     assert there(path) == FILE
     assert ranges(server) == [None, 4999, None]
+
+
+async def test_a_server_that_sends_next_to_nothing_each_time_comes_to_an_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annolab_async._download._MOST_REQUESTS", 20)
+    with serve(cut_after(2)) as server:
+        error = await refused(server, path)
+    assert server.heads == 20
+    assert "20 requests" in str(error)
+
+
+async def test_a_rest_that_never_grows_comes_to_an_end(path: Path) -> None:
+    def one_byte(request: Request) -> Script:
+        if (first := asked_range(request)) is None:
+            return cut_after(5000)(request)
+        content_range = f"bytes {first}-{first}/{len(FILE)}"
+        headers: dict[str, Any] = {"Content_Range": content_range, "ETag": TAG}
+        return answer(reply(FILE[first : first + 1], "206 Partial Content", **headers))
+
+    with serve(one_byte) as server:
+        error = await refused(server, path)
+    assert "nothing of what is missing" in str(error)
+    assert server.heads == QUICK.attempts
