@@ -84,8 +84,7 @@ class Held:
     @property
     def can_go_on(self) -> bool:
         """Whether the rest can be asked for alone."""
-        is_within = self.length is None or self.received <= self.length
-        return self.validator is not None and self.received > 0 and is_within
+        return self.validator is not None and self.received > 0
 
     @property
     def is_whole(self) -> bool:

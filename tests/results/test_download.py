@@ -208,6 +208,7 @@ async def test_a_file_longer_than_allowed_is_refused_before_or_while_it_comes(
         error = await refused(server, path, max_bytes=len(FILE) - 1)
         assert server.heads == 1
         assert "max_bytes is 99999" in str(error)
+        assert ("100000 bytes long" in str(error)) == (chunk is None)
         assert not left_in(path.parent)
         await get(server, path, max_bytes=len(FILE))
     assert there(path) == FILE
