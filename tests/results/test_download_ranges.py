@@ -54,6 +54,12 @@ async def test_a_link_that_is_refused_is_asked_for_anew_and_the_part_gone_on_wit
     assert ranges(server) == [None, 4999, 4999]
 
 
+async def test_an_expired_link_costs_none_of_the_attempts(path: Path) -> None:
+    with serve(refuse("403 Expired"), good()) as server:
+        await get(server, path, retry=RetryPolicy(attempts=1))
+    assert there(path) == FILE
+
+
 async def test_links_that_are_refused_again_and_again_come_to_an_end(path: Path) -> None:
     with serve(refuse("403 Expired")) as server:
         links = Links(server)
