@@ -158,13 +158,14 @@ class PartFile:
 
     def close(self) -> None:
         """Let go of it, and leave nothing behind if there is nothing of it."""
-        with self._lock:
+        # What it would fail with says nothing about a file that is in place: that was synced before.
+        with self._lock, suppress(OSError):
             if self._file < 0:
                 return
             try:
                 if os.fstat(self._file).st_size == 0 and self._is_there():
                     for path in (self._note, self.part):
-                        with suppress(OSError):
+                        with suppress(FileNotFoundError):
                             os.unlink(path)  # noqa: PTH108
             finally:
                 self._let_go()

@@ -7,7 +7,8 @@ validator, that the rest belongs to the very same bytes:
   there is one, no date may be sent in its place.
 - Without any, ``Last-Modified`` does, if it was a minute old when the first bytes were sent (of a file that changes
   twice within a second, it tells nothing) and if the length is known, too.
-- Nothing else does: then everything is sent again.
+- Nothing else does: then everything is sent again. So it is if the rest comes without the validator, since a server
+  that knows no ``If-Range`` sends the rest of whatever there is now.
 
 The link is no validator, since each signing makes another of it.
 """
@@ -83,8 +84,7 @@ class Held:
     @property
     def can_go_on(self) -> bool:
         """Whether the rest can be asked for alone."""
-        is_within = self.length is None or self.received <= self.length
-        return self.validator is not None and self.received > 0 and is_within
+        return self.validator is not None and self.received > 0
 
     @property
     def is_whole(self) -> bool:

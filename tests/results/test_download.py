@@ -19,6 +19,7 @@ from tests.results.downloads import (
     Links,
     a_file,
     accept,
+    check,
     cut_after,
     get,
     good,
@@ -147,7 +148,7 @@ async def test_a_file_that_ends_with_the_connection_comes_whole(path: Path) -> N
 async def test_a_cut_that_nothing_but_the_check_can_tell_is_seen_and_sent_anew(path: Path) -> None:
     head = b"HTTP/1.1 200 OK\r\n\r\n"
     with serve(send(head + FILE[:-1]), send(head + FILE)) as server:
-        await get(server, path)
+        await get(server, path, check=check)
     assert there(path) == FILE
     assert ranges(server) == [None, None]
 
@@ -155,7 +156,7 @@ async def test_a_cut_that_nothing_but_the_check_can_tell_is_seen_and_sent_anew(p
 async def test_a_file_that_stays_truncated_is_refused(path: Path) -> None:
     put(path, b"an older one")
     with serve(send(b"HTTP/1.1 200 OK\r\n\r\n" + FILE[:-1])) as server:
-        error = await refused(server, path)
+        error = await refused(server, path, check=check)
     assert "it is damaged" in str(error)
     assert server.heads == 2
     assert left_in(path.parent) == ["export.zip"]
@@ -163,7 +164,7 @@ async def test_a_file_that_stays_truncated_is_refused(path: Path) -> None:
 
 async def test_a_damaged_file_that_came_in_one_piece_is_not_asked_for_again(path: Path) -> None:
     with serve(good(FILE[:-1])) as server:
-        await refused(server, path)
+        await refused(server, path, check=check)
     assert server.heads == 1
     assert not left_in(path.parent)
 
@@ -172,7 +173,7 @@ async def test_parts_that_a_server_mixed_up_in_spite_of_its_tag_are_not_put_in_p
     path: Path,
 ) -> None:
     with serve(cut_after(5000, OTHER), good()) as server:
-        await get(server, path)
+        await get(server, path, check=check)
     assert there(path) == FILE
     assert ranges(server) == [None, 4999, None]
 
@@ -195,7 +196,7 @@ async def test_parts_that_a_server_mixed_up_in_spite_of_its_tag_are_not_put_in_p
 )
 async def test_a_length_that_is_wrong_leaves_no_file(path: Path, data: bytes) -> None:
     with serve(send(data)) as server:
-        await refused(server, path)
+        await refused(server, path, check=check)
     assert server.heads <= QUICK.attempts
 
 
@@ -207,6 +208,7 @@ async def test_a_file_longer_than_allowed_is_refused_before_or_while_it_comes(
         error = await refused(server, path, max_bytes=len(FILE) - 1)
         assert server.heads == 1
         assert "max_bytes is 99999" in str(error)
+        assert ("100000 bytes long" in str(error)) == (chunk is None)
         assert not left_in(path.parent)
         await get(server, path, max_bytes=len(FILE))
     assert there(path) == FILE

@@ -54,6 +54,12 @@ async def test_a_link_that_is_refused_is_asked_for_anew_and_the_part_gone_on_wit
     assert ranges(server) == [None, 4999, 4999]
 
 
+async def test_an_expired_link_costs_none_of_the_attempts(path: Path) -> None:
+    with serve(refuse("403 Expired"), good()) as server:
+        await get(server, path, retry=RetryPolicy(attempts=1))
+    assert there(path) == FILE
+
+
 async def test_links_that_are_refused_again_and_again_come_to_an_end(path: Path) -> None:
     with serve(refuse("403 Expired")) as server:
         links = Links(server)
@@ -133,6 +139,9 @@ async def test_the_rest_of_something_else_is_not_taken(path: Path, tag: str | No
         "bytes 4998-99999/100000",
         "bytes 4999-99998/100001",
         "bytes 4999-99999/99999",
+        "bytes 4999-99999/100001",
+        "bytes 4998-99998/100000",
+        "bytes 5000-100000/100001",
         "bytes 4999-99999/*",
         "bytes */100000",
         "bytes 4999-4000/100000",
@@ -228,3 +237,27 @@ async def test_more_of_a_rest_than_was_announced_is_not_taken(path: Path) -> Non
         await get(server, path)
     assert there(path) == FILE
     assert ranges(server) == [None, 4999, None]
+
+
+async def test_a_server_that_sends_next_to_nothing_each_time_comes_to_an_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annolab_async._download._MOST_REQUESTS", 20)
+    with serve(cut_after(2)) as server:
+        error = await refused(server, path)
+    assert server.heads == 20
+    assert "20 requests" in str(error)
+
+
+async def test_a_rest_that_never_grows_comes_to_an_end(path: Path) -> None:
+    def one_byte(request: Request) -> Script:
+        if (first := asked_range(request)) is None:
+            return cut_after(5000)(request)
+        content_range = f"bytes {first}-{first}/{len(FILE)}"
+        headers: dict[str, Any] = {"Content_Range": content_range, "ETag": TAG}
+        return answer(reply(FILE[first : first + 1], "206 Partial Content", **headers))
+
+    with serve(one_byte) as server:
+        error = await refused(server, path)
+    assert "nothing of what is missing" in str(error)
+    assert server.heads == QUICK.attempts

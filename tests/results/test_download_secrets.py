@@ -19,6 +19,7 @@ from tests.results.downloads import (
     Links,
     accept,
     asked_range,
+    check,
     cut_after,
     get,
     good,
@@ -202,7 +203,7 @@ async def test_nothing_of_a_signature_shows_when_a_download_fails(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     with serve(choices()[name]) as server:
-        error = await refused(server, path, timeout=0.3)
+        error = await refused(server, path, timeout=0.3, check=check)
     assert not leaks(error)
     assert not leaks_of_logs(caplog.records)
     assert "export.zip?" not in str(error)
