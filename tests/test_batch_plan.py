@@ -139,6 +139,17 @@ def test_densely_packed_ids_are_told_apart_as_well() -> None:
     assert [one for batch in batches for one in batch] == list(dict.fromkeys(source_ids))
 
 
+@unhurried
+@given(st.lists(st.tuples(st.integers(64_000, 68_000), st.integers(1, 1500)), max_size=12))
+@example([(64_000, 1100), (65_000, 50), (65_530, 12)])
+@example([(64_000, 1100), (66_000, 7), (66_007, 2), (66_000, 9)])
+def test_rows_of_ids_are_told_apart_wherever_they_overlap(rows: list[tuple[int, int]]) -> None:
+    # Across the border of blocks at 65,536, and on both sides of where they become bits.
+    source_ids = [first + i for first, count in rows for i in range(count)] or [1]
+    batches = cut(a_plan(source_ids, batch_size=7))
+    assert [one for batch in batches for one in batch] == list(dict.fromkeys(source_ids))
+
+
 def test_a_generator_is_read_no_further_than_is_asked_for() -> None:
     numbers = count(1)
     batches = iter(cast("Iterator[Any]", Cutter(a_plan(numbers, batch_size=3)).batches()))
