@@ -95,7 +95,7 @@ def running_server(programs: Path) -> Generator[PostgresServer]:
 
 
 def _copied(programs: Path, to: Path) -> Path:
-    """Copy the wheel's programs to where others may run them, and beside them the libraries that they look for there."""
+    """Copy the wheel's programs to where others may run them, and with them the libraries that they look for there."""
     package = programs.parent.parent
     shutil.copytree(programs.parent, to / package.name / programs.parent.name, symlinks=True)
     libraries = package.with_name(f"{package.name}.libs")
