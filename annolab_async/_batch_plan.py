@@ -7,6 +7,7 @@ import json
 import operator
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Set as AbstractSet
 from contextlib import aclosing, nullcontext
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, SupportsIndex, cast
 
 from attrs import field, frozen
@@ -14,7 +15,7 @@ from attrs import field, frozen
 from annolab_async._records import InferenceRequest, name_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
 __all__ = ["BatchPlan", "Cutter"]
@@ -23,7 +24,10 @@ _SHOWN: Final = 10
 _LARGEST_ID: Final = 2**63 - 1
 # Ids are remembered by the block that they are in: a few as they are, many as bits.
 _BLOCK: Final = 2**16
+_LAST_PLACE: Final = _BLOCK - 1
 _FEW: Final = 1024
+# How many ids are looked at together.
+_AT_ONCE: Final = 1000
 
 
 def _in_order(
@@ -132,6 +136,7 @@ class Cutter:
     def __init__(self, plan: BatchPlan) -> None:
         self._plan = plan
         self._seen = _SeenIds()
+        self._earlier = _SeenIds()
         self.repeated = 0
         self.some_repeated: list[int] = []
 
@@ -150,21 +155,29 @@ class Cutter:
 
     def _cut(self, source_ids: Iterable[int]) -> Iterator[tuple[int, ...]]:
         batch: list[int] = []
+        place = 0
         rest = iter(source_ids)
-        place = -1
-        for place, value in enumerate(rest):
-            if (source_id := _source_id(value)) is None:
-                # No further batch, but the names of all that are wrong.
-                raise ValueError("; ".join(_faults_of(_chained(value, rest), first=place)))
-            if self._is_new(source_id):
-                batch.append(source_id)
+        # Not one by one: a run of millions, begun again, would read its plan for longer than all else takes.
+        while values := list(islice(rest, self._plan.batch_size - len(batch))):
+            if not _are_plain_ids(values):
+                values = self._ids_among(values, rest, place)
+            batch += self._new_of(values)
             if len(batch) == self._plan.batch_size:
                 yield tuple(batch)
                 batch = []
-        if place < 0:
+            place += len(values)
+        if not place:
             raise ValueError("source_ids is empty; a generator is, once it was read")
         if batch:
             yield tuple(batch)
+
+    @staticmethod
+    def _ids_among(values: list[int], rest: Iterator[int], first: int) -> list[int]:
+        ids = [source_id for value in values if (source_id := _source_id(value)) is not None]
+        if len(ids) < len(values):
+            # No further batch, but the names of all that are wrong.
+            raise ValueError("; ".join(_faults_of(chain(values, rest), first=first)))
+        return ids
 
     async def _cut_stream(self, source_ids: AsyncIterable[int]) -> AsyncGenerator[tuple[int, ...]]:
         batch: list[int] = []
@@ -173,8 +186,8 @@ class Cutter:
             async for value in source_ids:
                 if (source_id := _source_id(value)) is None:
                     raise ValueError("; ".join(_faults_of([value], first=place)))
-                if self._is_new(source_id):
-                    batch.append(source_id)
+                if source_id not in self._earlier:
+                    batch += self._new_of([source_id])
                 if len(batch) == self._plan.batch_size:
                     yield tuple(batch)
                     batch = []
@@ -182,13 +195,29 @@ class Cutter:
         if batch:
             yield tuple(batch)
 
-    def _is_new(self, source_id: int) -> bool:
-        if self._seen.add(source_id):
-            return True
-        self.repeated += 1
-        if len(self.some_repeated) < _SHOWN:
-            self.some_repeated.append(source_id)
-        return False
+    def leave_out(self, source_ids: Iterable[int]) -> None:
+        """Cut no batches of a stream with these ids: they have theirs already, from an earlier time."""
+        self._earlier.add(source_ids)
+
+    def _new_of(self, source_ids: Sequence[int]) -> list[int]:
+        new = self._seen.add(source_ids)
+        if len(new) < len(source_ids):
+            self.repeated += len(source_ids) - len(new)
+            if room := _SHOWN - len(self.some_repeated):
+                self.some_repeated += _left_out(source_ids, new)[:room]
+        return new
+
+
+def _left_out(source_ids: Sequence[int], new: Sequence[int]) -> list[int]:
+    once = set(new)
+    left_out: list[int] = []
+    for source_id in source_ids:
+        # The first of each that is new is not left out.
+        if source_id in once:
+            once.remove(source_id)
+        else:
+            left_out.append(source_id)
+    return left_out
 
 
 class _SeenIds:
@@ -197,24 +226,48 @@ class _SeenIds:
     def __init__(self) -> None:
         self._blocks: dict[int, set[int] | bytearray] = {}
 
-    def add(self, source_id: int) -> bool:
-        """Take in an id; return whether it was new."""
-        number, place = divmod(source_id, _BLOCK)
-        block = self._blocks.setdefault(number, set[int]())
-        if isinstance(block, set):
-            if place in block:
-                return False
-            block.add(place)
-            if len(block) > _FEW:
-                bits = bytearray(_BLOCK // 8)
-                for one in block:
-                    bits[one >> 3] |= 1 << (one & 7)
-                self._blocks[number] = bits
-            return True
-        if block[place >> 3] & (mask := 1 << (place & 7)):
-            return False
-        block[place >> 3] |= mask
-        return True
+    def __contains__(self, source_id: int) -> bool:
+        place = source_id & _LAST_PLACE
+        block = self._blocks.get(source_id - place, ())
+        if isinstance(block, bytearray):
+            return bool(block[place >> 3] & 1 << (place & 7))
+        return place in block
+
+    def add(self, source_ids: Iterable[int]) -> list[int]:
+        """Take in ids; return those that were new."""
+        new: list[int] = []
+        current = -1
+        block: set[int] | bytearray = set()
+        for source_id in source_ids:
+            place = source_id & _LAST_PLACE
+            if source_id - place != current:
+                current = source_id - place
+                block = self._blocks.setdefault(current, set[int]())
+            if isinstance(block, bytearray):
+                bit = 1 << (place & 7)
+                if not block[place >> 3] & bit:
+                    block[place >> 3] |= bit
+                    new.append(source_id)
+            elif place not in block:
+                block.add(place)
+                new.append(source_id)
+                if len(block) > _FEW:
+                    block = self._blocks[current] = _as_bits(block)
+        return new
+
+
+def _as_bits(places: Iterable[int]) -> bytearray:
+    bits = bytearray(_BLOCK // 8)
+    for place in places:
+        bits[place >> 3] |= 1 << (place & 7)
+    return bits
+
+
+def _are_plain_ids(values: Sequence[object]) -> bool:
+    if {*map(type, values)} != {int}:
+        return False
+    numbers = cast("Sequence[int]", values)
+    return min(numbers) >= 1 and max(numbers) <= _LARGEST_ID
 
 
 def _source_id(value: object) -> int | None:
@@ -226,11 +279,6 @@ def _source_id(value: object) -> int | None:
     return value if 1 <= value <= _LARGEST_ID else None
 
 
-def _chained(first: object, rest: Iterator[object]) -> Iterator[object]:
-    yield first
-    yield from rest
-
-
 def _closing(source_ids: AsyncIterable[int]) -> AbstractAsyncContextManager[object]:
     # A generator that is not read to its end would be left open: nobody else reads on in it.
     if isinstance(source_ids, AsyncGenerator):
@@ -240,12 +288,16 @@ def _closing(source_ids: AsyncIterable[int]) -> AbstractAsyncContextManager[obje
 
 def _faults_of(source_ids: Iterable[object], *, first: int = 0) -> Iterator[str]:
     wrong, shown, is_empty = 0, list[str](), True
-    for place, value in enumerate(source_ids, first):
+    rest = iter(source_ids)
+    while values := list(islice(rest, _AT_ONCE)):
         is_empty = False
-        if _source_id(value) is None:
-            wrong += 1
-            if wrong <= _SHOWN:
-                shown.append(f"source_ids[{place}] is {repr(value)[:40]}")
+        if not _are_plain_ids(values):
+            for place, value in enumerate(values, first):
+                if _source_id(value) is None:
+                    wrong += 1
+                    if wrong <= _SHOWN:
+                        shown.append(f"source_ids[{place}] is {repr(value)[:40]}")
+        first += len(values)
     if is_empty:
         yield "source_ids is empty"
     if wrong:

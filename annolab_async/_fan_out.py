@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict
 
@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 from annolab_async._batch_plan import BatchPlan
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._fan_out_work import RunWork
+from annolab_async._owners import own_name
 from annolab_async._records import is_positive
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
 
     from annolab_async._fan_out_state import FanOutSummary
+    from annolab_async._schedule import PollSchedule
     from annolab_async._sender import BatchClient
     from annolab_async.ledger import Ledger
 
@@ -46,6 +48,7 @@ class FanOutOptions(TypedDict, total=False):
     max_in_flight: int
     max_concurrent_submits: int
     on_error: Literal["keep", "split"]
+    schedule: PollSchedule | None
     job_timeout: float | None
     failure_budget: float
     stop_timeout: float
@@ -81,6 +84,7 @@ class FanOut(AsyncContextManagerMixin):
         max_concurrent_submits: submissions at once.
         on_error: ``"keep"`` leaves a batch ERRORED; ``"split"`` halves it and sends the halves, until the
             sources that do not work stand alone.
+        schedule: when to ask for which job; None is :class:`Predictive`.
         job_timeout: seconds after which a job without an end is TIMED_OUT, None for never.
         failure_budget: seconds for which no batch may reach the server, or polls of a job may fail.
         stop_timeout: seconds that open requests have when the run is stopped.
@@ -100,6 +104,7 @@ class FanOut(AsyncContextManagerMixin):
         max_in_flight: int = 100,
         max_concurrent_submits: int = 8,
         on_error: Literal["keep", "split"] = "keep",
+        schedule: PollSchedule | None = None,
         job_timeout: float | None = None,
         failure_budget: float = 300.0,
         stop_timeout: float = 10.0,
@@ -134,6 +139,7 @@ class FanOut(AsyncContextManagerMixin):
         self._max_in_flight = max_in_flight
         self._submits = max_concurrent_submits
         self._splits = on_error == "split"
+        self._schedule = schedule
         self._job_timeout = job_timeout
         self._failure_budget = failure_budget
         self._stop_timeout = stop_timeout
@@ -156,6 +162,7 @@ class FanOut(AsyncContextManagerMixin):
             ledger = await stack.enter_async_context(open_ledger(ledger))
             watcher = InferenceWatcher(
                 self._client,
+                schedule=self._schedule,
                 job_timeout=self._job_timeout,
                 failure_budget=self._failure_budget,
                 keep_open=True,
@@ -167,6 +174,7 @@ class FanOut(AsyncContextManagerMixin):
                     self._name, self._plan.fingerprint, details=self._plan.details
                 ),
                 await stack.enter_async_context(watcher),
+                owner=stack.enter_context(own_name()),
                 max_in_flight=self._max_in_flight,
                 max_concurrent_submits=self._submits,
                 splits=self._splits,
@@ -226,6 +234,21 @@ class FanOut(AsyncContextManagerMixin):
         return work.books.summary(
             current_time(), is_planned=work.is_planned, repeated=work.repeated
         )
+
+    async def batches(
+        self, states: BatchState | Collection[BatchState] | None = None
+    ) -> AsyncGenerator[BatchRecord]:
+        """Yield batches by their numbers as they stand in the ledger, those of earlier starts included.
+
+        Args:
+            states: only those in these states; None for all.
+        """
+        self._check_open()
+        # A single one is text, and with that a collection of letters.
+        wanted = {states} if isinstance(states, str) else states
+        async with aclosing(self._work.batches(wanted)) as found:
+            async for record in found:
+                yield record
 
     def unknown(self) -> list[BatchRecord]:
         """Return the batches of which nobody knows whether a job exists, for :meth:`resolve`."""

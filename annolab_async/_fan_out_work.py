@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final
 from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep
 
 from annolab_async._batch_plan import Cutter
-from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchState
 from annolab_async._fan_out_state import Books, RecordMailbox
-from annolab_async._owners import is_gone, owner_name
+from annolab_async._owners import is_gone
 from annolab_async._records import Outcome
 from annolab_async._scribe import Scribe
 from annolab_async._sender import Sender
 from annolab_async.errors import AnnoLabError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from annolab_async._batch_plan import BatchPlan
     from annolab_async._records import InferenceJob, Transition
@@ -56,6 +56,7 @@ class RunWork:
         plan: what is to be run.
         run: the run in its ledger.
         watcher: what watches its jobs; it is kept open.
+        owner: the name of who does it.
         max_in_flight: unfinished jobs at once.
         max_concurrent_submits: submissions at once.
         splits: whether batches that fail are halved.
@@ -77,6 +78,7 @@ class RunWork:
         run: LedgerRun,
         watcher: InferenceWatcher,
         *,
+        owner: str,
         max_in_flight: int,
         max_concurrent_submits: int,
         splits: bool,
@@ -93,7 +95,7 @@ class RunWork:
         self.books = Books(current_time())
         self.scribe = Scribe(
             run,
-            owner=owner_name(),
+            owner=owner,
             lease_seconds=lease_seconds,
             books=self.books,
             mailbox=self.mailbox,
@@ -111,6 +113,7 @@ class RunWork:
             batch_of=self.batch_of,
         )
         self._cutter = Cutter(plan)
+        self._planned_earlier = 0
         self._to_split: list[BatchRecord] = []
         self._of_job: dict[int, BatchRecord] = {}
         self._scope = CancelScope()
@@ -149,7 +152,16 @@ class RunWork:
             self.books.keep(record)
             if record.state is BatchState.ERRORED:
                 self._split_later(record)
+        if self._plan.is_streamed:
+            await self._leave_out_what_came_earlier()
         await self.scribe.count()
+
+    async def _leave_out_what_came_earlier(self) -> None:
+        # What comes over time may come in another order each time.
+        async for record in self._run.batches():
+            if record.number < FIRST_SPLIT_NUMBER:
+                self._cutter.leave_out(record.source_ids)
+                self._planned_earlier = record.number
 
     async def work(self) -> None:
         """Do all that is to be done, until stopped."""
@@ -177,7 +189,7 @@ class RunWork:
         self._sender.may_find_more = self._plan.is_streamed
         batches = self._cutter.batches()
         async with aclosing(batches) if isinstance(batches, AsyncGenerator) else nullcontext():
-            await self._run.plan(batches)
+            await self._run.plan(batches, after=self._planned_earlier)
         self.is_planned = True
         await self.scribe.count()
         self._is_counted = True
@@ -219,6 +231,10 @@ class RunWork:
             # It may have been watched before, and given up.
             self._watcher.discard(record.inference_job_id)
             self._watcher.add(job or record.inference_job_id)
+
+    def batches(self, states: Collection[BatchState] | None) -> AsyncGenerator[BatchRecord]:
+        """Yield the run's batches as the ledger has them."""
+        return self._run.batches(states=states)
 
     def batch_of(self, job_id: int) -> int | None:
         """Return the number of the batch whose job this is, None if it is not watched here."""

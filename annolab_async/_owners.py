@@ -5,40 +5,77 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["is_gone", "owner_name"]
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["is_gone", "own_name"]
+
+# Those of this process who are still at work.
+_at_work: set[str] = set()
 
 
-def owner_name() -> str:
-    """Return a name that nobody else has: host, process, when that began, and chance."""
+@contextmanager
+def own_name() -> Generator[str]:
+    """Have a name that nobody else has: host, its processes, the one of them, when that began, and chance."""
     process = os.getpid()
-    return f"{socket.gethostname()}:{process}:{_began(process)}:{secrets.token_hex(4)}"
+    chance = secrets.token_hex(4)
+    name = ":".join([socket.gethostname(), _processes(), str(process), _began(process), chance])
+    _at_work.add(name)
+    try:
+        yield name
+    finally:
+        _at_work.discard(name)
 
 
 def is_gone(owner: str) -> bool:
-    """Return whether an owner certainly works no more: its process, on this machine, has ended."""
-    host, _, rest = owner.partition(":")
-    process, _, rest = rest.partition(":")
-    began, _, chance = rest.partition(":")
-    if host != socket.gethostname() or not (process.isdecimal() and began and chance):
+    """Return whether an owner certainly works no more: it, or its process, one of those seen from here, has ended."""
+    parts = owner.split(":")
+    if len(parts) != _PARTS:
+        return False
+    host, processes, process, began, _ = parts
+    if (host, processes) != (socket.gethostname(), _processes()) or not process.isdecimal():
         return False
     now = _began(int(process))
+    if int(process) == os.getpid() and now == began:
+        return owner not in _at_work
     # Where it cannot be told when a process began, another may have got its number.
-    return now != began if _UNKNOWN not in {now, began} else False
+    return now != began and _UNKNOWN not in {now, began, processes}
 
 
+_PARTS = 5
 _UNKNOWN = "?"
 
 
-def _began(process: int) -> str:
-    if not Path("/proc/self/stat").exists():
+def _processes() -> str:
+    """Return what tells the processes that are numbered together from those of other containers and earlier boots."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        return f"{boot[:8]}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
         return _UNKNOWN
+
+
+def _began(process: int) -> str:
     try:
         stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return "never"
+        return _UNKNOWN if _exists(process) else "never"
     # After the name, which may hold anything: state, parent, ... and as the 20th the time since the machine began.
     fields = stat.rpartition(")")[2].split()
     # Killed, but not buried: whoever started it has yet to ask for its exit code.
     return "never" if fields[0] in {"Z", "X"} else fields[19]
+
+
+def _exists(process: int) -> bool:
+    """Return whether there is such a process, even one that may not be looked at."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

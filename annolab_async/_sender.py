@@ -39,6 +39,13 @@ _log: Final = logging.getLogger(__name__)
 # How many answers in a row may be lost, or batches be refused before any was taken, until it is no accident.
 _MOST_UNKNOWN_IN_A_ROW: Final = 20
 _MOST_REFUSED_AT_FIRST: Final = 3
+# What a batch can only be in if the server has taken it, and with it the plan's names.
+_TAKEN: Final = (
+    BatchState.SUBMITTED,
+    BatchState.FINISHED,
+    BatchState.TIMED_OUT,
+    BatchState.LOST,
+)
 
 
 class BatchClient(StatusSource, Protocol):
@@ -248,7 +255,7 @@ class Sender:
             return
         is_for_all = isinstance(
             error, RequestNotSent | NotOpen | AuthenticationError | PermissionDenied
-        ) or (isinstance(error, NotFound) and not self.has_sent)
+        ) or (isinstance(error, NotFound) and not self._is_plan_sound)
         if is_for_all or not isinstance(error, StatusError):
             await self._write(record, BatchState.PLANNED)
             raise error
@@ -256,8 +263,13 @@ class Sender:
         self._refused += 1
         if after is not None:
             self._on_refused(after)
-        if not self.has_sent and self._refused >= _MOST_REFUSED_AT_FIRST:
+        if not self._is_plan_sound and self._refused >= _MOST_REFUSED_AT_FIRST:
             raise error
+
+    @property
+    def _is_plan_sound(self) -> bool:
+        # Also when that was shown before this process began: what is left may be all that is ever refused.
+        return self.has_sent or self._books.count(*_TAKEN) > 0
 
     async def _write(
         self, record: BatchRecord, to: BatchState, **news: object

@@ -1,4 +1,4 @@
-"""A server whose answers are canned: it reads no more of a request than its path.
+"""A server whose answers are canned: it reads of a request its path, and of a submission its source ids.
 
 ``python -m benchmarks.canned_server`` prints its port and serves until its standard input is closed.
 
@@ -6,6 +6,8 @@
 - ``/changing/v1/infer/batch/{id}``: a job whose status word is another one at every tenth answer.
 - ``/openai/batches/{id}``: a batch in progress, as OpenAI's API describes it.
 - ``/azure/{id}``: a long-running operation, as Azure's APIs describe it.
+- ``/taking/{name}/v1/infer/batch``: takes each batch as a new job, which stays in the queue.
+- ``/taken/{name}``: how many batches were taken there, and when the first and the last, by ``time.monotonic()``.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
 
@@ -42,6 +45,27 @@ _OPENAI: Final = (
     b'"completion_window":"24h","status":"in_progress","created_at":1795392000}'
 )
 _AZURE: Final = b'{"id":"%b","status":"Running"}'
+_NEW_JOB: Final = (
+    b'{"inferenceJobId":%d,"status":"Queued","projectName":"My Project","projectId":7,'
+    b'"outputLayerName":"Gold Set","outputLayerId":12,"sourceIds":[%b]}'
+)
+_QUEUED: Final = b'{"inferenceJobId":%b,"status":"Queued","projectId":7,"sourceIds":[4024,5853]}'
+_TAKEN: Final = b'{"count":%d,"first":%.6f,"last":%.6f}'
+
+
+class _Taken:
+    """What was submitted under one name."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = self.last = 0.0
+
+    def add(self) -> int:
+        """Count another; return how many there are."""
+        self.count += 1
+        self.last = time.monotonic()
+        self.first = self.first or self.last
+        return self.count
 
 
 class _Answers:
@@ -50,6 +74,14 @@ class _Answers:
     def __init__(self) -> None:
         self.origin = b""
         self._asked: Counter[bytes] = Counter()
+        self._taken: defaultdict[bytes, _Taken] = defaultdict(_Taken)
+
+    def to_submission(self, path: bytes, body: bytes) -> bytes:
+        """Return the whole answer to a POST request."""
+        job_id = self._taken[path.split(b"/")[2]].add()
+        begin = body.index(b"[", body.index(b'"sourceIds"')) + 1
+        answer = _NEW_JOB % (job_id, body[begin : body.index(b"]", begin)])
+        return _HEAD % (len(answer), b"", answer)
 
     def to(self, path: bytes) -> bytes:
         """Return the whole answer to a GET request."""
@@ -60,6 +92,11 @@ class _Answers:
         elif path.startswith(b"/azure"):
             body = _AZURE % job_id
             more = b"Operation-Location: %b%b\r\n" % (self.origin, path)
+        elif path.startswith(b"/taking"):
+            body = _QUEUED % job_id
+        elif path.startswith(b"/taken"):
+            taken = self._taken[job_id]
+            body = _TAKEN % (taken.count, taken.first, taken.last)
         elif path.startswith(b"/changing"):
             self._asked[job_id] += 1
             # Jobs begin at different points, lest all of them change together.
@@ -82,10 +119,25 @@ class _Connection(asyncio.Protocol):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
-        *requests, self._begun = (self._begun + data).split(b"\r\n\r\n")
-        for request in requests:
-            path = request[4 : request.find(b" ", 4)]
-            self._transport.write(self._answers.to(path))
+        begun = self._begun + data
+        while (end := begun.find(b"\r\n\r\n")) >= 0:
+            method, path, _ = begun[: begun.index(b"\r\n")].split(b" ")
+            end += 4
+            if method == b"POST":
+                body = begun[end : end + _content_length(begun[:end])]
+                if len(body) < _content_length(begun[:end]):
+                    break
+                end += len(body)
+                self._transport.write(self._answers.to_submission(path, body))
+            else:
+                self._transport.write(self._answers.to(path))
+            begun = begun[end:]
+        self._begun = begun
+
+
+def _content_length(head: bytes) -> int:
+    begin = head.lower().index(b"content-length:") + len(b"content-length:")
+    return int(head[begin : head.index(b"\r\n", begin)])
 
 
 async def _serve() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from threading import Event
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from annolab_async.errors import LedgerError
 from annolab_async.ledger._dialects import Fault
+from annolab_async.ledger._operations import Change, change_all
 from annolab_async.ledger._schema import migrate
 from annolab_async.ledger._session import Session
 
@@ -89,14 +91,21 @@ class Database:
         connection = self._connected()
         is_write = any(work.is_write for work in group)
         now = self._dialect.begin(connection, is_write=is_write)
-        session = Session(connection, self._dialect.lock, now=now, is_repeat=is_repeat)
-        results: list[Any] = []
+        session = Session(connection, self._dialect, now=now, is_repeat=is_repeat)
+        results: dict[Work[Any], Any] = {}
+        changes = [(work, work.function) for work in group if isinstance(work.function, Change)]
+        if len(changes) > 1:
+            # Of all that a group may hold, these are the many.
+            done = change_all(session, [(work.change_id, change) for work, change in changes])
+            results = dict(zip((work for work, _ in changes), done, strict=True))
+            session.flush()
         for work in group:
-            session.change_id = work.change_id
-            results.append(work.function(session))
-        session.flush()
+            if work not in results:
+                session.change_id = work.change_id
+                results[work] = work.function(session)
+                session.flush()
         self._commit(connection)
-        return results
+        return [results[work] for work in group]
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -125,8 +134,9 @@ class Database:
                 is_doubtful |= self._is_committing and not fault.is_certain
                 self._roll_back(is_lost=is_lost or not fault.is_certain)
             except SQLAlchemyError as error:
-                fault = Fault(str(error), "")
-                self._roll_back(is_lost=False)
+                fault = Fault(str(error), "Start again: it goes on where it was.", is_certain=False)
+                is_doubtful |= self._is_committing
+                self._roll_back(is_lost=True)
             except BaseException:
                 self._roll_back(is_lost=False)
                 raise
@@ -154,23 +164,19 @@ class Database:
         connection.commit()
 
     def _roll_back(self, *, is_lost: bool) -> None:
-        if is_lost or self._connection is None:
-            self._drop()
-            return
-        try:
-            self._connection.rollback()
-        except SQLAlchemyError:
-            self._drop()
+        if self._connection is not None and not is_lost:
+            with suppress(SQLAlchemyError):
+                self._connection.rollback()
+                return
+        self._drop()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            connection.invalidate()
-            connection.close()
-        except SQLAlchemyError as error:
-            _logger.debug("Ledger %s: %s while closing.", self._dialect.where, type(error).__name__)
+        if connection is not None:
+            # What is wrong with it is known already, or does not matter any more.
+            with suppress(SQLAlchemyError):
+                connection.invalidate()
+                connection.close()
 
 
 def _is_everyones(error: Exception) -> bool:

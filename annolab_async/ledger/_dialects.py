@@ -62,6 +62,10 @@ class Dialect(Protocol):
         """Let nobody else be between here and the end of the transaction."""
         ...
 
+    def analyze(self, connection: Connection) -> None:
+        """Let the database look at how much has been added to the table of batches."""
+        ...
+
     def fault(self, error: BaseException, *, is_lost: bool) -> Fault:
         """Return what an error of the driver means.
 
@@ -138,6 +142,9 @@ class SQLite:
 
     def lock(self, connection: Connection) -> None:
         """Do nothing: a writer is alone anyway."""
+
+    def analyze(self, connection: Connection) -> None:
+        """Do nothing: it takes the right index unseen."""
 
     def fault(self, error: BaseException, *, is_lost: bool) -> Fault:  # noqa: ARG002  # no connection, no loss
         """Return what an error means, by SQLite's name for it."""
@@ -230,6 +237,10 @@ class PostgreSQL:
         """Wait until nobody else is at what only one may be at."""
         connection.execute(_LOCK)
 
+    def analyze(self, connection: Connection) -> None:
+        """Have statistics made: without them, each claim and page would sort all that is planned."""
+        connection.execute(_ANALYZE)
+
     def fault(self, error: BaseException, *, is_lost: bool) -> Fault:
         """Return what an error means, by its SQLSTATE."""
         state = getattr(error, "sqlstate", None) or ""
@@ -284,6 +295,7 @@ _BEGIN_WRITE: Final = text("""
         pg_advisory_xact_lock(:turn),
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now
 """)
+_ANALYZE: Final = text("ANALYZE annolab_batches")
 # A number that no one else is likely to take.
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(7310579641552930163)")
 _ROLLED_BACK: Final = frozenset({

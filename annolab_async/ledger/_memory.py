@@ -115,11 +115,11 @@ class MemoryRun:
         self._sources: Counter[BatchState] = Counter()
 
     async def plan(
-        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]]
+        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, after: int = 0
     ) -> RunInfo:
         """Write down all batches of the plan; see :meth:`LedgerRun.plan`."""
-        count = 0
-        async with aclosing(chunks(batches)) as stream:
+        count = after
+        async with aclosing(chunks(batches, first=after + 1)) as stream:
             async for first, chunk in stream:
                 self._plan_chunk(first, chunk)
                 count = first - 1 + len(chunk)
@@ -218,7 +218,7 @@ class MemoryRun:
         """Take batches from owners whose lease has run out; see :meth:`LedgerRun.take_over`."""
         await checkpoint()
         now = self._lease(owner, lease_seconds)
-        for gone in of:
+        for gone in set(of) - {owner}:
             self._leases.pop(gone, None)
         at = self._clock()
         live = {name for name, until in self._leases.items() if until > at} | {owner}

@@ -1,4 +1,4 @@
-"""What an SQL ledger does, each function within one transaction; the same for SQLite and PostgreSQL.
+"""What is written to an SQL ledger, each function within one transaction; the same for SQLite and PostgreSQL.
 
 Each may be run again after a lost connection (``session.is_repeat``), when nobody knows whether the first time was
 committed: it then looks for its own ``change_id`` first.
@@ -7,41 +7,39 @@ committed: it then looks for its own ``change_id`` first.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import evolve
-from sqlalchemy import delete, func, insert, literal, select, update
+from attrs import evolve, frozen
+from sqlalchemy import bindparam, delete, func, insert, literal, literal_column, select, update
 
 from annolab_async._batch_records import (
     FIRST_SPLIT_NUMBER,
-    BatchChange,
     BatchRecord,
     BatchState,
     changed,
     split_parts,
 )
 from annolab_async.ledger._plan import SENDER_IS_GONE, other_plan, other_sources, too_few
-from annolab_async.ledger._protocol import LedgerCounts, RunInfo
+from annolab_async.ledger._reads import batches_of, info_of, records
 from annolab_async.ledger._schema import batches, leases, runs, transitions
-from annolab_async.ledger._session import from_microseconds, record_of
+from annolab_async.ledger._session import from_microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Row, Select
 
+    from annolab_async.ledger._protocol import RunInfo
     from annolab_async.ledger._session import Session
 
 __all__ = [
+    "Change",
     "begin_run",
-    "change",
+    "change_all",
     "claim",
-    "counts",
     "end_plan",
-    "get",
-    "history",
-    "list_runs",
-    "page",
     "plan_chunk",
     "release",
     "renew",
@@ -49,7 +47,24 @@ __all__ = [
     "take_over",
 ]
 
+# Written out and not as a parameter: so only does it match the index that is made for claims.
+_IS_PLANNED: Final = batches.c.state == literal_column(f"'{BatchState.PLANNED}'")
 _HELD: Final = tuple(state for state in BatchState if state.is_held)
+
+# Built once: every batch comes by here, and to build a statement takes longer than to run it.
+_CLAIMABLE: Final = (
+    select(batches)
+    .where(batches.c.run_id == bindparam("of_run"), _IS_PLANNED)
+    .order_by(batches.c.number)
+    .limit(bindparam("at_most"))
+    # Rows that another process is at are passed over, not waited for; SQLite, where a writer is alone, ignores this.
+    .with_for_update(skip_locked=True)
+)
+_IS_LEASE: Final = (leases.c.run_id == bindparam("of_run")) & (
+    leases.c.owner == bindparam("of_owner")
+)
+_LEASE: Final = select(leases.c.expires_at).where(_IS_LEASE)
+_RENEW: Final = update(leases).where(_IS_LEASE).values(expires_at=bindparam("until"))
 
 
 def begin_run(
@@ -72,22 +87,7 @@ def begin_run(
         row = session.connection.execute(insert(runs).values(values).returning(*runs.c)).one()
     if row.fingerprint != fingerprint:
         raise other_plan(where, name)
-    return row.id, _info(row)
-
-
-def list_runs(session: Session) -> list[RunInfo]:
-    """Return all runs, oldest first."""
-    return [_info(row) for row in session.connection.execute(select(runs).order_by(runs.c.id))]
-
-
-def _info(row: Row[Any]) -> RunInfo:
-    return RunInfo(
-        name=row.name,
-        fingerprint=row.fingerprint,
-        details=row.details,
-        created_at=from_microseconds(row.created_at),
-        planned_batches=row.planned_batches,
-    )
+    return row.id, info_of(row)
 
 
 def _locked_run(session: Session, run_id: int) -> Row[Any]:
@@ -143,7 +143,8 @@ def end_plan(session: Session, *, where: str, run_id: int, count: int) -> RunInf
     session.connection.execute(
         update(runs).where(runs.c.id == run_id).values(planned_batches=count)
     )
-    return evolve(_info(run), planned_batches=count)
+    session.analyze()
+    return evolve(info_of(run), planned_batches=count)
 
 
 def claim(
@@ -153,15 +154,12 @@ def claim(
     _lease(session, run_id, owner, lease_microseconds)
     if session.is_repeat and (done := _done(session, run_id)):
         return done
-    found = _locked(
-        session,
-        _select(run_id).where(batches.c.state == BatchState.PLANNED.value),
-        limit,
-    )
+    found = records(session, _CLAIMABLE, {"of_run": run_id, "at_most": limit})
     claimed = [
         changed(record, BatchState.SENDING, at=session.time, owner=owner) for record in found
     ]
-    session.replace(run_id, list(zip(found, claimed, strict=True)), owner)
+    for before, after in zip(found, claimed, strict=True):
+        session.replace(run_id, before, after, owner)
     return claimed
 
 
@@ -178,6 +176,7 @@ def take_over(
     _lease(session, run_id, owner, lease_microseconds)
     if session.is_repeat and (done := _done(session, run_id)):
         return done
+    session.leased.clear()
     session.connection.execute(
         delete(leases).where(
             leases.c.run_id == run_id,
@@ -188,7 +187,7 @@ def take_over(
     alive = select(literal(1)).where(leases.c.run_id == run_id, leases.c.owner == batches.c.owner)
     found = _locked(
         session,
-        _select(run_id).where(
+        batches_of(run_id).where(
             batches.c.state.in_([state.value for state in _HELD]),
             batches.c.owner != owner,
             ~alive.exists(),
@@ -201,20 +200,61 @@ def take_over(
         else changed(record, BatchState.SUBMITTED, at=session.time, owner=owner)
         for record in found
     ]
-    session.replace(run_id, list(zip(found, taken, strict=True)), owner)
+    for before, after in zip(found, taken, strict=True):
+        session.replace(run_id, before, after, owner)
     return taken
 
 
-def change(
-    session: Session, *, run_id: int, before: BatchRecord, to: BatchState, owner: str, **values: Any
-) -> BatchRecord | None:
-    """Bring a batch to another state, if it is still as it was."""
-    after = changed(before, to, at=session.time, owner=owner, **values)
-    if before.owner is not None and before.owner != owner:
+@frozen(kw_only=True, eq=False)
+class Change:
+    """A batch to be brought from the state that a record of it shows to another."""
+
+    run_id: int
+    before: BatchRecord
+    to: BatchState
+    owner: str
+    values: Mapping[str, Any]
+
+    def __call__(self, session: Session) -> BatchRecord | None:
+        """Make this change alone; return the batch as it is then, None if it had moved on."""
+        return change_all(session, [(session.change_id, self)])[0]
+
+    def after(self, at: datetime) -> BatchRecord:
+        """Return the batch as it is after the change."""
+        return changed(self.before, self.to, at=at, owner=self.owner, **self.values)
+
+
+def change_all(session: Session, changes: Sequence[tuple[str, Change]]) -> list[BatchRecord | None]:
+    """Bring batches to other states, each if it is still as it was: all of them with three statements.
+
+    Args:
+        session: the transaction.
+        changes: the changes, each with the id of the call that asks for it.
+    """
+    numbers: defaultdict[int, list[int]] = defaultdict(list)
+    for _, change in changes:
+        numbers[change.run_id].append(change.before.number)
+    versions = {
+        run_id: session.lock_versions(run_id, numbers[run_id]) for run_id in sorted(numbers)
+    }
+    results: list[BatchRecord | None] = []
+    for session.change_id, change in changes:
+        results.append(_change(session, change, versions[change.run_id]))  # it sets the id
+    return results
+
+
+def _change(session: Session, change: Change, versions: dict[int, int]) -> BatchRecord | None:
+    before = change.before
+    after = change.after(session.time)
+    if before.owner is not None and before.owner != change.owner:
         return None
-    if session.is_repeat and (at := _done_at(session, run_id, before.number)):
-        return changed(before, to, at=from_microseconds(at), owner=owner, **values)
-    return after if session.replace(run_id, [(before, after)], owner) else None
+    if session.is_repeat and (at := _done_at(session, change.run_id, before.number)):
+        return change.after(from_microseconds(at))
+    if versions.get(before.number) != before.version:
+        return None
+    versions[before.number] = after.version
+    session.replace(change.run_id, before, after, change.owner)
+    return after
 
 
 def split(
@@ -230,12 +270,13 @@ def split(
     first_number = _locked_run(session, run_id).next_split_number
     new = split_parts(before, parts, first_number=first_number, at=session.time)
     if session.is_repeat and _done_at(session, run_id, before.number):
-        written = _select(run_id).where(
+        written = batches_of(run_id).where(
             batches.c.number >= FIRST_SPLIT_NUMBER, batches.c.parent == before.number
         )
-        return _records(session, written.order_by(batches.c.number))
-    if not session.replace(run_id, [(before, after)], owner):
+        return records(session, written.order_by(batches.c.number))
+    if session.lock_versions(run_id, [before.number]).get(before.number) != before.version:
         return None
+    session.replace(run_id, before, after, owner)
     session.add(run_id, new)
     session.connection.execute(
         update(runs).where(runs.c.id == run_id).values(next_split_number=first_number + len(new))
@@ -245,104 +286,33 @@ def split(
 
 def renew(session: Session, *, run_id: int, owner: str, lease_microseconds: int) -> bool:
     """Renew a lease; return whether the one before had not run out."""
-    until = _lease(session, run_id, owner, lease_microseconds)
+    until = session.connection.scalar(_LEASE, {"of_run": run_id, "of_owner": owner})
+    _lease(session, run_id, owner, lease_microseconds)
     return until is not None and until > session.now
 
 
 def release(session: Session, *, run_id: int, owner: str) -> None:
     """End a lease."""
+    session.leased.clear()
     session.connection.execute(
         delete(leases).where(leases.c.run_id == run_id, leases.c.owner == owner)
     )
 
 
-def get(session: Session, *, run_id: int, number: int) -> BatchRecord | None:
-    """Return a batch."""
-    found = _records(session, _select(run_id).where(batches.c.number == number))
-    return found[0] if found else None
-
-
-def page(
-    session: Session,
-    *,
-    run_id: int,
-    states: Collection[BatchState] | None,
-    after: int,
-    limit: int,
-) -> list[BatchRecord]:
-    """Return batches by their numbers."""
-    query = _select(run_id).where(batches.c.number > after).order_by(batches.c.number).limit(limit)
-    if states is None:
-        return _records(session, query)
-    # State by state, for each is in order in the index; together they would have to be sorted.
-    found = [
-        record
-        for state in set(states)
-        for record in _records(session, query.where(batches.c.state == state.value))
-    ]
-    return sorted(found, key=lambda record: record.number)[:limit]
-
-
-def counts(session: Session, *, run_id: int) -> LedgerCounts:
-    """Count batches and sources by state."""
-    rows = session.connection.execute(
-        select(batches.c.state, func.count(), func.sum(batches.c.source_count))
-        .where(batches.c.run_id == run_id)
-        .group_by(batches.c.state)
-    ).all()
-    return LedgerCounts(
-        batches={BatchState(state): int(count) for state, count, _ in rows},
-        sources={BatchState(state): int(sources) for state, _, sources in rows},
-    )
-
-
-def history(session: Session, *, run_id: int, number: int) -> list[BatchChange]:
-    """Return every change of a batch."""
-    session.flush()
-    rows = session.connection.execute(
-        select(transitions)
-        .where(transitions.c.run_id == run_id, transitions.c.number == number)
-        .order_by(transitions.c.version)
-    )
-    return [
-        BatchChange(
-            number=row.number,
-            version=row.version,
-            previous=BatchState(row.previous),
-            state=BatchState(row.state),
-            owner=row.owner,
-            inference_job_id=row.inference_job_id,
-            status=row.status,
-            error=row.error,
-            at=from_microseconds(row.at),
-        )
-        for row in rows
-    ]
-
-
-def _lease(session: Session, run_id: int, owner: str, lease_microseconds: int) -> int | None:
-    is_it = (leases.c.run_id == run_id) & (leases.c.owner == owner)
-    before = session.connection.scalar(select(leases.c.expires_at).where(is_it))
+def _lease(session: Session, run_id: int, owner: str, lease_microseconds: int) -> None:
     until = session.now + lease_microseconds
-    if before is None:
+    if (run_id, owner, until) in session.leased:
+        return
+    session.leased.add((run_id, owner, until))
+    values = {"of_run": run_id, "of_owner": owner, "until": until}
+    if session.connection.execute(_RENEW, values).rowcount == 0:
         row = {"run_id": run_id, "owner": owner, "expires_at": until}
         session.connection.execute(insert(leases).values(row))
-    else:
-        session.connection.execute(update(leases).where(is_it).values(expires_at=until))
-    return before
-
-
-def _select(run_id: int) -> Select[Any]:
-    return select(batches).where(batches.c.run_id == run_id)
-
-
-def _records(session: Session, query: Select[Any]) -> list[BatchRecord]:
-    return [record_of(row) for row in session.connection.execute(query)]
 
 
 def _locked(session: Session, query: Select[Any], limit: int) -> list[BatchRecord]:
     # Rows that another process is at are passed over, not waited for; SQLite, where a writer is alone, ignores this.
-    return _records(
+    return records(
         session,
         query.order_by(batches.c.number).limit(limit).with_for_update(skip_locked=True),
     )
@@ -359,13 +329,13 @@ def _done_at(session: Session, run_id: int, number: int) -> int | None:
 
 
 def _done(session: Session, run_id: int) -> list[BatchRecord]:
-    query = _select(run_id).join(
+    query = batches_of(run_id).join(
         transitions,
         (transitions.c.run_id == batches.c.run_id)
         & (transitions.c.number == batches.c.number)
         & (transitions.c.version == batches.c.version),
     )
-    return _records(
+    return records(
         session,
         query.where(transitions.c.change_id == session.change_id).order_by(batches.c.number),
     )

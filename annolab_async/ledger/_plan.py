@@ -18,25 +18,29 @@ __all__ = ["SENDER_IS_GONE", "chunks", "other_plan", "other_sources", "too_few"]
 SENDER_IS_GONE: Final = "Its sender is gone, and may or may not have sent it."
 
 # Large enough that a chunk's commit does not count, small enough that others get their turn.
-_BATCHES_AT_ONCE: Final = 1000
-_SOURCES_AT_ONCE: Final = 100_000
+_BATCHES_AT_ONCE: Final = 250
+_SOURCES_AT_ONCE: Final = 25_000
 
 
 async def chunks(
-    batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]],
+    batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, first: int
 ) -> AsyncGenerator[tuple[int, list[tuple[int, ...]]]]:
     """Yield the batches of a plan, some at a time, each time with the number of the first of them.
+
+    Args:
+        batches: the batches, or the last of them.
+        first: the number of the first of these.
 
     Raises:
         ValueError: a batch is empty or holds what is no id.
     """
-    first, chunk, sources = 1, list[tuple[int, ...]](), 0
+    chunk, sources = list[tuple[int, ...]](), 0
     # What comes over time is not kept waiting for what comes later.
     at_once = 1 if isinstance(batches, AsyncIterable) else _BATCHES_AT_ONCE
     async with aclosing(_stream(batches)) as stream:
         async for batch in stream:
             source_ids = tuple(batch)
-            if not source_ids or not all(type(item) is int and item > 0 for item in source_ids):
+            if {*map(type, source_ids)} != {int} or min(source_ids) < 1:
                 raise ValueError(
                     f"Batch {first + len(chunk)} of the plan is empty or holds what is no id (an integer from 1 up)"
                 )

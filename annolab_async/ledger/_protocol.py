@@ -78,7 +78,7 @@ class LedgerRun(Protocol):
         ...
 
     async def plan(
-        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]]
+        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, after: int = 0
     ) -> RunInfo:
         """Write down all batches of the plan, numbered from 1, and that they are all.
 
@@ -87,6 +87,7 @@ class LedgerRun(Protocol):
 
         Args:
             batches: the source ids of each batch.
+            after: how many of the first are left out, since they are known to be here.
 
         Raises:
             LedgerError: a batch is here already, but with other sources, or the plan has fewer batches than are here.

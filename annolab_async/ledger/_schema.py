@@ -55,7 +55,7 @@ batches: Final = Table(
     Column("source_count", BigInteger, nullable=False),
     Column("source_ids", Text, nullable=False),
 )
-# Serves claims, which ask for the lowest numbers in a state, and counts, which read nothing else.
+# Serves pages, which ask for the lowest numbers in a state, and counts, which read nothing else.
 Index(
     "annolab_batches_by_state",
     batches.c.run_id,
@@ -128,6 +128,11 @@ _MIGRATIONS: Final[list[tuple[str, ...]]] = [
         CREATE INDEX annolab_batches_by_state
             ON annolab_batches (run_id, state, number, source_count)
         """,
+        # For claims: whatever else has become of a run, what is left to claim begins here.
+        """
+        CREATE INDEX annolab_batches_to_claim
+            ON annolab_batches (run_id, number) WHERE state = 'planned'
+        """,
         """
         CREATE TABLE annolab_transitions (
             run_id BIGINT NOT NULL,
@@ -169,8 +174,6 @@ def migrate(connection: Connection, where: str) -> None:
         LedgerError: the tables are of a newer version, or of no version.
     """
     version = _version(connection, where)
-    if version == len(_MIGRATIONS):
-        return
     if version > len(_MIGRATIONS):
         raise LedgerError(
             where=where,
@@ -186,6 +189,7 @@ def migrate(connection: Connection, where: str) -> None:
     for statements in _MIGRATIONS[version:]:
         for statement in statements:
             connection.execute(text(statement))
+    # Also when nothing has changed: whether it can be written must show now, not once batches are sent.
     connection.execute(schema.update().values(schema_version=len(_MIGRATIONS)))
 
 

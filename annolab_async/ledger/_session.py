@@ -6,15 +6,17 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, insert, update
+from sqlalchemy import bindparam, insert, select, update
 
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async.ledger import _schema as tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy import Connection, Row
+
+    from annolab_async.ledger._dialects import Dialect
 
 __all__ = ["Session", "from_microseconds", "microseconds", "record_of", "row_of"]
 
@@ -107,7 +109,7 @@ class Session:
 
     Args:
         connection: where it runs.
-        lock: lets nobody else be between its call and the end of the transaction.
+        dialect: what kind of database it is.
         now: the time by the ledger's clock, in microseconds since 1970.
         is_repeat: whether an attempt before this one may have been committed.
     """
@@ -115,72 +117,75 @@ class Session:
     def __init__(
         self,
         connection: Connection,
-        lock: Callable[[Connection], None],
+        dialect: Dialect,
         *,
         now: int,
         is_repeat: bool,
     ) -> None:
         self.connection = connection
-        self._lock = lock
+        self._dialect = dialect
         self.now = now
         self.is_repeat = is_repeat
         self.change_id = ""
+        # The leases that were given within it already: run, owner and until when.
+        self.leased: set[tuple[int, str, int]] = set()
+        self._changes: list[dict[str, Any]] = []
         self._entries: list[dict[str, Any]] = []
 
     def lock(self) -> None:
         """Let nobody else be between here and the end of the transaction, where only one may be."""
-        self._lock(self.connection)
+        self._dialect.lock(self.connection)
+
+    def analyze(self) -> None:
+        """Let the database look at how much has been added."""
+        self._dialect.analyze(self.connection)
 
     @property
     def time(self) -> datetime:
         """The time by the ledger's clock, in UTC."""
         return from_microseconds(self.now)
 
-    def replace(
-        self, run_id: int, pairs: Sequence[tuple[BatchRecord, BatchRecord]], owner: str
-    ) -> bool:
-        """Change batches, each if it still is of the version given, and note it in their histories.
+    def lock_versions(self, run_id: int, numbers: Collection[int]) -> dict[int, int]:
+        """Lock batches and return their versions: from here to the end of the transaction they stay as they are."""
+        batches = tables.batches.c
+        rows = self.connection.execute(
+            select(batches.number, batches.version)
+            .where(batches.run_id == run_id, batches.number.in_(numbers))
+            .order_by(
+                batches.number
+            )  # the same order everywhere, so that no two wait for each other
+            .with_for_update()
+        )
+        return {number: version for number, version in rows}  # noqa: C416  # dict() takes no Rows
+
+    def replace(self, run_id: int, before: BatchRecord, after: BatchRecord, owner: str) -> None:
+        """Change a batch that is locked and of the version given, and note it in its history.
 
         Args:
-            run_id: their run.
-            pairs: each batch before and after. More than one only if they are locked: it is not told which of them
-                had moved on.
-            owner: who changes them.
-
-        Returns:
-            Whether the batch had not moved on.
+            run_id: its run.
+            before: the batch as it is.
+            after: the batch as it will be.
+            owner: who changes it.
         """
-        rows = [
-            {
-                "of_run": run_id,
-                "of_number": before.number,
-                "of_version": before.version,
-                **_changing(after),
-            }
-            for before, after in pairs
-        ]
-        if len(rows) == 1:
-            if self.connection.execute(_COMPARE_AND_SET, rows[0]).rowcount == 0:
-                return False
-        elif rows:
-            self.connection.execute(_COMPARE_AND_SET, rows)
-        self._entries += [
-            {
-                "run_id": run_id,
-                "number": after.number,
-                "version": after.version,
-                "change_id": self.change_id,
-                "previous": before.state.value,
-                "state": after.state.value,
-                "owner": owner,
-                "inference_job_id": after.inference_job_id,
-                "status": after.status,
-                "error": after.error,
-                "at": microseconds(after.updated_at),
-            }
-            for before, after in pairs
-        ]
-        return True
+        self._changes.append({
+            "of_run": run_id,
+            "of_number": before.number,
+            "of_version": before.version,
+            **_changing(after),
+        })
+        self._entries.append({
+            "run_id": run_id,
+            "number": after.number,
+            "version": after.version,
+            "change_id": self.change_id,
+            "previous": before.state.value,
+            "state": after.state.value,
+            "owner": owner,
+            "inference_job_id": after.inference_job_id,
+            "status": after.status,
+            "error": after.error,
+            "at": self.now,
+        })
 
     def add(self, run_id: int, records: Iterable[BatchRecord]) -> None:
         """Add new batches."""
@@ -188,7 +193,9 @@ class Session:
             self.connection.execute(insert(tables.batches), rows)
 
     def flush(self) -> None:
-        """Write what was noted for the histories; to be called before they are read, and before the commit."""
-        if self._entries:
+        """Write what was changed; to be called before anything that changes is read, and before the commit."""
+        if self._changes:
+            changes, self._changes = self._changes, []
             entries, self._entries = self._entries, []
+            self.connection.execute(_COMPARE_AND_SET, changes)
             self.connection.execute(insert(tables.transitions), entries)

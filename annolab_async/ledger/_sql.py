@@ -14,7 +14,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from annolab_async.errors import LedgerError, NotOpen
-from annolab_async.ledger import _operations as operations
+from annolab_async.ledger import _operations as operations, _reads as reads
 from annolab_async.ledger._database import Database
 from annolab_async.ledger._dialects import Dialect, PostgreSQL, SQLite
 from annolab_async.ledger._plan import chunks
@@ -148,7 +148,7 @@ class SqlLedger:
 
     async def runs(self) -> Sequence[RunInfo]:
         """Return all runs, oldest first."""
-        return await self.writer.do(operations.list_runs, is_write=False)
+        return await self.writer.do(reads.list_runs, is_write=False)
 
 
 def _dialect(url: str | URL, clock: Callable[[], float], busy_seconds: float) -> Dialect:
@@ -192,12 +192,12 @@ class SqlRun:
         return f"<SqlRun {self.info.name!r} in {self._ledger.where}>"
 
     async def plan(
-        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]]
+        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, after: int = 0
     ) -> RunInfo:
         """Write down all batches of the plan; see :meth:`LedgerRun.plan`."""
-        count = 0
+        count = after
         where = self._ledger.where
-        async with aclosing(chunks(batches)) as stream:
+        async with aclosing(chunks(batches, first=after + 1)) as stream:
             async for first, chunk in stream:
                 await self._do(operations.plan_chunk, where=where, first=first, chunk=chunk)
                 count = first - 1 + len(chunk)
@@ -224,15 +224,14 @@ class SqlRun:
         error: str | None = None,
     ) -> BatchRecord | None:
         """Bring a batch to another state; see :meth:`LedgerRun.change`."""
-        return await self._do(
-            operations.change,
+        change = operations.Change(
+            run_id=self._run_id,
             before=record,
             to=to,
             owner=owner,
-            inference_job_id=inference_job_id,
-            status=status,
-            error=error,
+            values={"inference_job_id": inference_job_id, "status": status, "error": error},
         )
+        return await self._ledger.writer.do(change)
 
     async def split(
         self, record: BatchRecord, parts: Sequence[Sequence[int]], *, owner: str
@@ -264,7 +263,7 @@ class SqlRun:
 
     async def get(self, number: int) -> BatchRecord | None:
         """Return a batch; None if there is none of that number."""
-        return await self._read(operations.get, number=number)
+        return await self._read(reads.get, number=number)
 
     async def batches(
         self,
@@ -277,7 +276,7 @@ class SqlRun:
         last, left = after or 0, limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(_PAGE, left)
-            page = await self._read(operations.page, states=states, after=last, limit=size)
+            page = await self._read(reads.page, states=states, after=last, limit=size)
             for record in page:
                 yield record
             if len(page) < _PAGE:
@@ -287,11 +286,11 @@ class SqlRun:
 
     async def counts(self) -> LedgerCounts:
         """Count batches and sources by state."""
-        return await self._read(operations.counts)
+        return await self._read(reads.counts)
 
     async def history(self, number: int) -> Sequence[BatchChange]:
         """Return every change of a batch, oldest first."""
-        return await self._read(operations.history, number=number)
+        return await self._read(reads.history, number=number)
 
     async def _do(self, operation: Callable[..., T], **arguments: Any) -> T:
         return await self._ledger.writer.do(partial(operation, run_id=self._run_id, **arguments))

@@ -147,9 +147,8 @@ class Writer:
         _deliver([self._opened])
         try:
             while (group := self._next_group()) is not None:
-                if group:
-                    self._engine.execute(group)
-                    _deliver(group)
+                self._engine.execute(group)
+                _deliver(group)
         finally:
             self._engine.close()
             _deliver([self._closed])

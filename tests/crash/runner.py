@@ -1,7 +1,7 @@
 """Starts processes that run a fan-out, quickly: everything is imported once, and each process is a fork of this one.
 
-It reads a JSON line for each thing to do: ``{"start": …}`` answers with the process id, ``{"wait": process id}`` with the
-exit code, minus the signal that killed it.
+It reads a JSON line for each thing to do: ``{"start": …}`` answers with the process id, ``{"wait": process id}`` with
+the exit code, minus the signal that killed it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,28 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import anyio
 
-from annolab_async import AsyncInferenceClient, BatchPlan, RetryPolicy
+from annolab_async import (
+    AsyncInferenceClient,
+    BatchPlan,
+    FixedInterval,
+    RetryPolicy,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from annolab_async import BatchRecord, BatchState
+
 KEY = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 ROOT = Path(__file__).parent.parent.parent
+
+
+# By default no job is asked for again within a second.
+CLOSELY = FixedInterval(0.2)
 
 
 def a_plan(sources: int, batch_size: int) -> BatchPlan:
@@ -48,7 +60,7 @@ async def run_to_its_end(task: dict[str, Any]) -> None:
         retry=RetryPolicy(first=0.005, cap=0.02),
     )
     plan = a_plan(task["sources"], task["batch_size"])
-    async with client, client.fan_out(plan, **task["options"]) as run:
+    async with client, client.fan_out(plan, schedule=CLOSELY, **task["options"]) as run:
         async for _ in run:
             pass
 
@@ -93,6 +105,28 @@ def a_runner(log: Path) -> Generator[Runner]:
         process.stdin.close()  # which ends it
 
 
+def _note_refused_changes() -> None:
+    """Have every change that a ledger refuses written to the log, since nobody outside sees what is not done."""
+    from annolab_async.ledger._sql import SqlRun  # noqa: PLC0415  # not for who only starts a runner
+
+    change = SqlRun.change
+
+    async def noted(
+        run: SqlRun, record: BatchRecord, to: BatchState, **news: Any
+    ) -> BatchRecord | None:
+        after = await change(run, record, to, **news)
+        if after is None:
+            print(refusal(os.getpid()), record.number, "to", to, file=sys.stderr, flush=True)  # noqa: T201
+        return after
+
+    patch.object(SqlRun, "change", noted).start()
+
+
+def refusal(process: int) -> str:
+    """Return how a line of the log begins that tells of a process whose change was refused."""
+    return f"process {process} was refused: batch"
+
+
 def _start(task: dict[str, Any]) -> int:
     process = os.fork()
     if process:
@@ -113,12 +147,15 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     for name in ("sqlite3", "aiohttp", "psycopg", "trio", "annolab_async.ledger._sql"):
         import_module(name)  # so that no child has to
+    _note_refused_changes()
     for line in sys.stdin:
         command = json.loads(line)
         if "start" in command:
-            print(_start(command["start"]), flush=True)
+            answer = _start(command["start"])
         else:
-            print(os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1]), flush=True)
+            answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class ThinRun(MemoryRun):
         self._next = 1
         self._states = Counter[BatchState]()
 
-    async def plan(self, batches: Any) -> Any:
+    async def plan(self, batches: Any, *, after: int = 0) -> Any:  # noqa: ARG002
         self._count_of_all = sum(1 for _ in batches)
         self._states = Counter({BatchState.PLANNED: self._count_of_all})
         return self.info

@@ -1,0 +1,502 @@
+"""What every ledger does, whatever it is kept in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from annolab_async import LedgerError
+from annolab_async.ledger import BatchState, Ledger, MemoryLedger, open_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from annolab_async.ledger import BatchRecord, LedgerRun
+    from tests.ledger.clock import Clock
+
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+
+PLAN = [(1, 2), (3, 4), (5,)]
+ME = "me"
+YOU = "you"
+
+
+async def planned(ledger: Ledger, plan: Sequence[Sequence[int]] = PLAN) -> LedgerRun:
+    run = await ledger.begin_run("run", "plan 1")
+    await run.plan(plan)
+    return run
+
+
+async def claim(run: LedgerRun, limit: int = 1, owner: str = ME) -> Sequence[BatchRecord]:
+    return await run.claim(owner, limit=limit, lease_seconds=60)
+
+
+async def submitted(run: LedgerRun, job_id: int = 7, owner: str = ME) -> BatchRecord:
+    (sending,) = await claim(run, owner=owner)
+    record = await run.change(sending, BatchState.SUBMITTED, owner=owner, inference_job_id=job_id)
+    assert record
+    return record
+
+
+async def errored(run: LedgerRun) -> BatchRecord:
+    (sending,) = await claim(run)
+    record = await run.change(sending, BatchState.ERRORED, owner=ME, error="refused")
+    assert record
+    return record
+
+
+async def everything(run: LedgerRun) -> list[BatchRecord]:
+    return [record async for record in run.batches()]
+
+
+async def test_a_plan_is_numbered_from_one(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        assert [(b.number, b.source_ids) for b in await everything(run)] == list(enumerate(PLAN, 1))
+        assert {b.state for b in await everything(run)} == {BatchState.PLANNED}
+        assert run.info.planned_batches == 3
+        assert await ledger.runs() == [run.info]
+
+
+async def test_a_plan_may_be_a_stream(ledger: Ledger) -> None:
+    async def stream() -> AsyncIterator[Sequence[int]]:
+        for number in range(1, 1001):
+            await anyio.lowlevel.checkpoint()
+            yield [number]
+
+    async with ledger:
+        run = await ledger.begin_run("run", "plan 1")
+        assert (await run.plan(stream())).planned_batches == 1000
+        assert len(await everything(run)) == 1000
+
+
+async def test_an_empty_plan_is_planned(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger, [])
+        assert run.info.is_planned
+        assert await claim(run) == []
+        assert (await run.counts()).batches == {}
+
+
+async def test_a_plan_that_was_cut_short_goes_on(ledger: Ledger) -> None:
+    batches = [(number,) for number in range(1, 601)]
+
+    async def stream() -> AsyncIterator[Sequence[int]]:
+        for batch in batches[:400]:
+            yield batch
+        raise OSError("the list of sources is gone")
+
+    async with ledger:
+        run = await ledger.begin_run("run", "plan 1")
+        with pytest.raises(OSError, match="gone"):
+            await run.plan(stream())
+        here = len(await everything(run))
+        assert 0 < here <= 400
+        assert not run.info.is_planned
+        await claim(run, limit=5)
+        await run.plan(batches)
+        assert [b.source_ids for b in await everything(run)] == batches
+        assert (await run.counts()).batches == {
+            BatchState.PLANNED: 595,
+            BatchState.SENDING: 5,
+        }
+
+
+async def test_planning_again_changes_nothing(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        await claim(run)
+        before = await everything(run)
+        await run.plan(PLAN)
+        assert await everything(run) == before
+
+
+@pytest.mark.parametrize(
+    ("plan", "fault"),
+    [
+        ([(1, 2), (3, 5), (5,)], "batch 2 of run 'run' was written down with other sources"),
+        (PLAN[:2], "run 'run' has 3 batches, but the plan only 2"),
+        ([*PLAN, (6,)], "run 'run' was begun with another plan"),
+    ],
+)
+async def test_another_plan_is_refused(
+    ledger: Ledger, plan: Sequence[Sequence[int]], fault: str
+) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        before = await everything(run)
+        with pytest.raises(LedgerError, match=fault):
+            await run.plan(plan)
+        assert await everything(run) == before
+
+
+@pytest.mark.parametrize("batch", [(), (0,), (True,), ("1",)])
+async def test_a_batch_of_what_is_no_id_is_refused(ledger: Ledger, batch: Sequence[int]) -> None:
+    async with ledger:
+        run = await ledger.begin_run("run", "plan 1")
+        with pytest.raises(ValueError, match="Batch 2 of the plan is empty or holds what is no id"):
+            await run.plan([(1,), batch])
+
+
+async def test_a_run_goes_on_under_its_name_and_another_plan_needs_another(ledger: Ledger) -> None:
+    async with ledger:
+        await planned(ledger)
+        again = await ledger.begin_run("run", "plan 1", details="not looked at")
+        assert again.info.planned_batches == 3
+        with pytest.raises(LedgerError, match=r'another plan.*run="another name"'):
+            await ledger.begin_run("run", "plan 2")
+        other = await ledger.begin_run("other", "plan 2", details="{}")
+        await other.plan([(9,)])
+        assert len(await everything(other)) == 1
+        assert [(run.name, run.details) for run in await ledger.runs()] == [
+            ("run", ""),
+            ("other", "{}"),
+        ]
+
+
+async def test_claims_give_each_batch_once_the_lowest_numbers_first(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        first = await claim(run, limit=2)
+        second = await claim(run, limit=2, owner=YOU)
+        assert [b.number for b in first] == [1, 2]
+        assert [b.number for b in second] == [3]
+        assert await claim(run) == []
+        assert {b.state for b in [*first, *second]} == {BatchState.SENDING}
+        assert [b.owner for b in await everything(run)] == [ME, ME, YOU]
+        assert all(b.sent_at and b.attempts == 1 for b in first)
+
+
+async def test_claims_at_the_same_time_give_each_batch_once(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger, [(number,) for number in range(1, 101)])
+        claimed: list[int] = []
+
+        async def claim_some(owner: str) -> None:
+            while found := await claim(run, limit=3, owner=owner):
+                claimed.extend(record.number for record in found)
+
+        async with anyio.create_task_group() as group:
+            for number in range(10):
+                group.start_soon(claim_some, str(number))
+        assert sorted(claimed) == list(range(1, 101))
+
+
+async def test_a_batch_goes_its_way_and_its_history_tells(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        (sending,) = await claim(run)
+        first = await run.change(
+            sending, BatchState.SUBMITTED, owner=ME, inference_job_id=7, status="Queued"
+        )
+        assert first
+        second = await run.change(first, BatchState.SUBMITTED, owner=ME, status="Running")
+        assert second
+        third = await run.change(second, BatchState.ERRORED, owner=ME, error="a bad source")
+        assert third
+        assert await run.get(1) == third
+        assert (third.inference_job_id, third.status, third.error) == (7, "Running", "a bad source")
+        assert third.owner is None
+        assert third.ended_at
+        entries = [(e.previous, e.state, e.owner, e.status) for e in await run.history(1)]
+        assert entries == [
+            (BatchState.PLANNED, BatchState.SENDING, ME, None),
+            (BatchState.SENDING, BatchState.SUBMITTED, ME, "Queued"),
+            (BatchState.SUBMITTED, BatchState.SUBMITTED, ME, "Running"),
+            (BatchState.SUBMITTED, BatchState.ERRORED, ME, "Running"),
+        ]
+        assert [e.version for e in await run.history(1)] == [1, 2, 3, 4]
+        assert await run.history(2) == []
+
+
+async def test_a_record_that_is_out_of_date_changes_nothing(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        (sending,) = await claim(run)
+        now = await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=7)
+        late = await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=8)
+        assert late is None
+        assert await run.get(1) == now
+        assert len(await run.history(1)) == 2
+
+
+async def test_of_two_changes_at_the_same_time_one_wins(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        (sending,) = await claim(run)
+        results: list[BatchRecord | None] = []
+
+        async def change(job_id: int) -> None:
+            results.append(
+                await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=job_id)
+            )
+
+        async with anyio.create_task_group() as group:
+            for job_id in range(1, 11):
+                group.start_soon(change, job_id)
+        (winner,) = filter(None, results)
+        assert await run.get(1) == winner
+        assert len(results) == 10
+
+
+async def test_what_is_another_owners_is_not_changed(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        mine = await submitted(run)
+        assert await run.change(mine, BatchState.FINISHED, owner=YOU) is None
+        assert await run.get(1) == mine
+
+
+async def test_what_may_not_follow_is_an_error(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        (sending,) = await claim(run)
+        with pytest.raises(ValueError, match="Batch 1 is sending, and cannot become finished"):
+            await run.change(sending, BatchState.FINISHED, owner=ME)
+        with pytest.raises(ValueError, match="only with the id of its job"):
+            await run.change(sending, BatchState.SUBMITTED, owner=ME)
+        with pytest.raises(ValueError, match="is no job id"):
+            await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=2**63)
+        assert await run.get(1) == sending
+
+
+async def test_a_wrong_change_does_not_hurt_those_beside_it(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        one, two, three = await claim(run, limit=3)
+        results: list[object] = []
+
+        async def finish(record: BatchRecord, to: BatchState) -> None:
+            try:
+                results.append(await run.change(record, to, owner=ME, inference_job_id=7))
+            except ValueError:
+                results.append("wrong")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(finish, one, BatchState.SUBMITTED)
+            group.start_soon(finish, two, BatchState.SPLIT)
+            group.start_soon(finish, three, BatchState.SUBMITTED)
+        assert results.count("wrong") == 1
+        assert (await run.counts()).batches == {BatchState.SUBMITTED: 2, BatchState.SENDING: 1}
+
+
+async def test_what_was_not_sent_is_planned_again(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        (sending,) = await claim(run)
+        back = await run.change(sending, BatchState.PLANNED, owner=ME, error="not sent")
+        assert back
+        assert (back.owner, back.sent_at, back.attempts) == (None, None, 1)
+        (again,) = await claim(run, owner=YOU)
+        assert (again.number, again.attempts, again.owner) == (1, 2, YOU)
+        assert await run.change(sending, BatchState.UNKNOWN, owner=ME) is None
+
+
+async def test_an_unknown_batch_stays_so_until_somebody_decides(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger, [(1,), (2,)])
+        one, two = [
+            await run.change(record, BatchState.UNKNOWN, owner=ME, error="no answer")
+            for record in await claim(run, limit=2)
+        ]
+        assert one
+        assert two
+        assert await claim(run) == []
+        found = await run.change(one, BatchState.SUBMITTED, owner=YOU, inference_job_id=8)
+        assert found
+        assert (found.owner, found.error) == (YOU, None)
+        await run.change(two, BatchState.PLANNED, owner=YOU)
+        (again,) = await claim(run)
+        assert (again.number, again.inference_job_id) == (2, None)
+
+
+async def test_halves_take_the_place_of_a_batch(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        record = await errored(run)
+        halves = await run.split(record, [(1,), (2,)], owner=ME)
+        assert halves
+        assert [(b.source_ids, b.parent, b.state) for b in halves] == [
+            ((1,), 1, BatchState.PLANNED),
+            ((2,), 1, BatchState.PLANNED),
+        ]
+        old = await run.get(1)
+        assert old
+        assert (old.state, old.error) == (BatchState.SPLIT, "refused")
+        assert [await run.get(half.number) for half in halves] == halves
+        assert await run.split(record, [(1,), (2,)], owner=ME) is None
+        assert [b.number for b in await everything(run)][:3] == [1, 2, 3]
+        counts = await run.counts()
+        assert counts.batches == {BatchState.PLANNED: 4, BatchState.SPLIT: 1}
+        assert counts.sources == {BatchState.PLANNED: 5, BatchState.SPLIT: 2}
+        # Planning goes by its own numbers, whatever was split in the meantime.
+        await run.plan(PLAN)
+
+
+@pytest.mark.parametrize("parts", [[(1, 2)], [(1,), (3,)], [(2,), (1,)], [(1, 2), ()], []])
+async def test_parts_that_are_not_the_batch_are_refused(
+    ledger: Ledger, parts: Sequence[Sequence[int]]
+) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        record = await errored(run)
+        with pytest.raises(ValueError, match="parts of batch 1 must be its own sources"):
+            await run.split(record, parts, owner=ME)
+        assert await run.get(1) == record
+
+
+async def test_a_part_goes_its_way_and_can_be_split_again(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger, [(1, 2, 3, 4)])
+        record = await errored(run)
+        assert await run.split(record, [(1, 2), (3, 4)], owner=ME)
+        part = await errored(run)
+        assert part.source_ids == (1, 2)
+        assert await run.split(part, [(1,), (2,)], owner=ME)
+        records = await everything(run)
+        assert [(b.source_ids, b.parent) for b in records if b.state is BatchState.PLANNED] == [
+            ((3, 4), 1),
+            ((1,), part.number),
+            ((2,), part.number),
+        ]
+
+
+async def test_two_splits_share_no_number(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        numbers: list[int] = []
+        for _ in range(2):
+            record = await errored(run)
+            parts = await run.split(
+                record, [record.source_ids[:1], record.source_ids[1:]], owner=ME
+            )
+            assert parts
+            numbers += [part.number for part in parts]
+        assert len(set(numbers)) == 4
+
+
+async def test_what_a_dead_owner_left_is_taken_over(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        watched = await submitted(run)
+        (sending,) = await claim(run)
+        assert await run.take_over(YOU, limit=10, lease_seconds=60) == []
+        taken = await run.take_over(YOU, limit=10, lease_seconds=60, of=[ME])
+        assert [(b.number, b.state, b.owner) for b in taken] == [
+            (1, BatchState.SUBMITTED, YOU),
+            (2, BatchState.UNKNOWN, None),
+        ]
+        assert taken[1].error
+        assert taken == [await run.get(1), await run.get(2)]
+        # The dead wakes up, and is told that both are no longer its own.
+        assert await run.change(watched, BatchState.FINISHED, owner=ME) is None
+        assert await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=8) is None
+        assert await run.change(taken[0], BatchState.FINISHED, owner=YOU)
+        assert await run.take_over(YOU, limit=10, lease_seconds=60, of=[ME]) == []
+
+
+async def test_who_is_released_is_taken_over_at_once(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        await submitted(run)
+        await run.release(ME)
+        (taken,) = await run.take_over(YOU, limit=10, lease_seconds=60)
+        assert taken.owner == YOU
+        assert not await run.renew(ME, lease_seconds=60)
+        assert await run.renew(ME, lease_seconds=60)
+
+
+async def test_nobody_takes_over_from_itself(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        await submitted(run)
+        assert await run.take_over(ME, limit=10, lease_seconds=60, of=[ME]) == []
+        assert await run.renew(ME, lease_seconds=60)
+
+
+async def test_taking_over_goes_in_portions(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        await claim(run, limit=3)
+        first = await run.take_over(YOU, limit=2, lease_seconds=60, of=[ME])
+        assert [b.number for b in first] == [1, 2]
+        (last,) = await run.take_over(YOU, limit=2, lease_seconds=60, of=[ME])
+        assert last.number == 3
+
+
+async def test_batches_are_read_by_state_and_from_a_number_on(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger, [(number,) for number in range(1, 1201)])
+        await claim(run, limit=3)
+        assert [b.number async for b in run.batches()] == list(range(1, 1201))
+        some = [b.number async for b in run.batches(states=[BatchState.SENDING])]
+        assert some == [1, 2, 3]
+        both = [
+            b.number
+            async for b in run.batches(
+                states=[BatchState.PLANNED, BatchState.SENDING], after=2, limit=700
+            )
+        ]
+        assert both == list(range(3, 703))
+        assert [b.number async for b in run.batches(after=1199)] == [1200]
+        assert [b async for b in run.batches(limit=0)] == []
+        assert [b async for b in run.batches(states=[])] == []
+        assert await run.get(0) is None
+        assert await run.get(1201) is None
+        assert await run.get(2_000_000_000) is None
+
+
+async def test_any_text_can_be_kept(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        (sending,) = await claim(run, owner="o'wner %s :name")
+        text = "nul \0, half \ud800, 'quotes\", %s, :name, 😀"
+        record = await run.change(
+            sending,
+            BatchState.UNKNOWN,
+            owner="o'wner %s :name",
+            error=text,
+            status=text,
+        )
+        assert record
+        assert record.error == "nul �, half ?, 'quotes\", %s, :name, 😀"
+        assert await run.get(1) == record
+
+
+async def test_entering_again_keeps_it_open(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        async with open_ledger(ledger) as same:
+            assert same is ledger
+        assert await run.get(1)
+    async with ledger:
+        again = await ledger.begin_run("run", "plan 1")
+        assert again.info.name == "run"
+
+
+def test_none_is_a_ledger_in_memory() -> None:
+    assert isinstance(open_ledger(None), MemoryLedger)
+
+
+def test_each_is_a_ledger(ledger: Ledger) -> None:
+    assert isinstance(ledger, Ledger)
+    assert open_ledger(ledger) is ledger
+    assert "password" not in repr(ledger)
+
+
+async def test_a_lease_runs_out_by_the_clock(ledger: Ledger, clock: Clock) -> None:
+    if "postgresql" in repr(ledger):
+        pytest.skip("its clock is the server's")
+    async with ledger:
+        run = await planned(ledger)
+        await claim(run)
+        clock.now += 59
+        assert await run.take_over(YOU, limit=10, lease_seconds=60) == []
+        assert await run.renew(ME, lease_seconds=60)
+        clock.now += 59
+        assert await run.take_over(YOU, limit=10, lease_seconds=60) == []
+        clock.now += 1
+        assert len(await run.take_over(YOU, limit=10, lease_seconds=60)) == 1
+        assert not await run.renew(ME, lease_seconds=60)
