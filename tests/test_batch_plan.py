@@ -88,6 +88,7 @@ async def test_an_asynchronous_stream_is_cut_in_its_order() -> None:
     plan = a_plan(streamed(range(1, 6)), batch_size=2)
     assert plan.is_streamed
     assert await cut_stream(plan) == [(1, 2), (3, 4), (5,)]
+    assert await cut_stream(a_plan(streamed(range(1, 5)), batch_size=2)) == [(1, 2), (3, 4)]
 
 
 def test_what_is_no_asynchronous_stream_is_not_taken_for_one() -> None:
@@ -342,8 +343,8 @@ def test_the_request_for_a_batch_has_the_plans_fields_and_its_sources() -> None:
     }
 
 
-def test_a_plan_of_a_million_sources_has_a_short_repr() -> None:
-    assert len(repr(a_plan(range(1, 1_000_001)))) < 300
+def test_a_plan_of_many_sources_has_a_short_repr() -> None:
+    assert len(repr(a_plan(range(1, 100_001)))) < 300
 
 
 def test_a_set_is_cut_the_same_way_however_it_was_filled() -> None:
