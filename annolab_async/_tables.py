@@ -63,7 +63,7 @@ async def to_arrow(
     arrow, _ = _arrow_and_parquet()
     table = _Table(kind)
     batches = [batch async for batch in table.batches(source, limits)]
-    return arrow.Table.from_batches(batches, schema=table.schema)
+    return cast("pa.Table", arrow.Table.from_batches(batches, schema=table.schema))
 
 
 async def to_pandas(
@@ -93,7 +93,7 @@ async def to_pandas(
     }
     table = await to_arrow(source, kind, limits=limits)
     frame = await to_thread.run_sync(lambda: table.to_pandas(types_mapper=types.get))
-    return cast("pd.DataFrame", frame)
+    return frame
 
 
 async def write_parquet(
@@ -223,7 +223,9 @@ class _Table:
     ) -> AsyncIterator[pa.RecordBatch]:
         """Yield all that comes of a source. Between two batches nothing is held that has to be let go."""
         if isinstance(source, Archive | str | os.PathLike):
-            reader = RecordReader(source, self._kind, is_strict=True, limits=limits)
+            reader: RecordReader[Any] = RecordReader(
+                source, self._kind, is_strict=True, limits=limits
+            )
 
             def read() -> tuple[pa.RecordBatch | None, bool]:
                 found = reader.read()
