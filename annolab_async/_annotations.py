@@ -34,7 +34,7 @@ class Annotation:
     """
 
     source_id: int
-    id: int | None = None
+    id: int | None = field(default=None, metadata={"also": "annotationId"})
     type_id: int | None = None
     type_name: str | None = None
     layer_id: int | None = None

@@ -2,7 +2,8 @@
 
 It knows no record in particular: each attrs class is read and written by its own field names. Types are
 strict, since ``"12"`` or ``true`` in the place of a job id is a broken answer and not a 12 or a 1. Fields that
-a class does not know are passed over, since the service may add some, and so are optional ones of a wrong type.
+a class does not know are passed over, since the service may add some, and so are optional ones of a wrong type;
+where a class has a field ``extra``, it keeps both.
 """
 
 from __future__ import annotations
@@ -14,42 +15,24 @@ import attrs
 from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
+from annolab_async._open_records import is_open, open_reader, open_writer
+from annolab_async._wire import LIMIT, camel_case, fault_of, is_fit, kind_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Attrs = type[attrs.AttrsInstance]
 
-__all__ = ["decode_json", "structure", "unstructure"]
+__all__ = ["decode_json", "decode_object", "structure", "unstructure"]
 
 T = TypeVar("T")
 
 
-_KINDS: Final[dict[type, str]] = {
-    type(None): "null",
-    bool: "true or false",
-    int: "an integer",
-    float: "a fraction",
-    str: "a string",
-    list: "an array",
-    dict: "an object",
-}
-# Ids fit into 64 bits; what does not is no id, and may be long enough to choke on.
-_LIMIT: Final = 2**63
-
-
-def _camel_case(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)
-
-
 def _exactly(kind: type[T]) -> Callable[[object, object], T]:
     def check(value: object, _: object) -> T:
-        # type() and not isinstance(): a bool is an int to Python, but not to the API.
-        if type(value) is not kind:
-            raise TypeError(f"is {_kind(value)}, not {_KINDS[kind]}")
-        if kind is int and not -_LIMIT <= value < _LIMIT:  # type: ignore[operator]
-            raise ValueError("is an integer of more than 64 bits")
-        return value
+        if not is_fit(value, kind):
+            raise ValueError(fault_of(value, kind))
+        return cast("T", value)
 
     return check
 
@@ -64,32 +47,31 @@ def _if_exactly(kind: type[T]) -> Callable[[object, object], T | None]:
 
 def _ints(value: object, _: object) -> tuple[int, ...]:
     if not isinstance(value, list):
-        raise TypeError(f"is {_kind(value)}, not an array")
+        raise TypeError(f"is {kind_of(value)}, not an array")
     items = cast("list[object]", value)
     for item in items:
         if type(item) is not int:
-            raise TypeError(f"holds {_kind(item)}, not only integers")
+            raise TypeError(f"holds {kind_of(item)}, not only integers")
     ints = tuple(cast("list[int]", items))
-    if ints and not -_LIMIT <= min(ints) <= max(ints) < _LIMIT:
+    if ints and not -LIMIT <= min(ints) <= max(ints) < LIMIT:
         raise ValueError("holds an integer of more than 64 bits")
     return ints
-
-
-def _kind(value: object) -> str:
-    # What stands in an answer may be secret; of which kind it is, never.
-    return _KINDS.get(type(value), type(value).__name__)
 
 
 def _make_converter() -> Converter:
     converter = Converter()
 
     def names(cls: Attrs) -> dict[str, Any]:
-        return {field.name: override(rename=_camel_case(field.name)) for field in attrs.fields(cls)}
+        return {field.name: override(rename=camel_case(field.name)) for field in attrs.fields(cls)}
 
     def reader(cls: Attrs) -> Callable[[Mapping[str, Any], Any], Any]:
+        if is_open(cls):
+            return open_reader(cls)
         return make_dict_structure_fn(cls, converter, **names(cls))
 
     def writer(cls: Attrs) -> Callable[[Any], dict[str, Any]]:
+        if is_open(cls):
+            return open_writer(cls)
         return make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **names(cls))
 
     converter.register_structure_hook_factory(attrs.has, reader)
@@ -133,6 +115,47 @@ def decode_json(text: str | bytes) -> object:
     raise ValueError(f"it is no JSON ({fault})")
 
 
+_PLAIN_DECODER: Final = json.JSONDecoder(parse_constant=_no_number)
+_WHITESPACE: Final = " \t\r\n"
+
+
+def decode_object(text: str) -> dict[str, Any]:
+    """Return what the JSON text of an object says, as strictly as :func:`decode_json`, but in half the time.
+
+    Raises:
+        ValueError: it is no JSON, no object, nested too deeply, says a field twice, or holds NaN or an infinity.
+    """
+    try:
+        data, end = _PLAIN_DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        pass  # the slow way finds it too, and tells it
+    else:
+        # A colon follows each name. If the text has no more of them than the result has names, no name was lost to
+        # a second one of its kind. If it has, some may only stand in strings: the slow way tells.
+        if (
+            type(data) is dict
+            and (text.count(":") == len(data) or _most_names(text) == _names(data))
+            and not text[end:].strip(_WHITESPACE)
+        ):
+            return data
+    data = decode_json(text)
+    if type(data) is not dict:
+        raise ValueError(f"it is {kind_of(data)}, not an object")
+    return cast("dict[str, Any]", data)
+
+
+def _most_names(text: str) -> int:
+    """Return how many names a JSON text says at most: before the colon of each stand its quote or white space."""
+    return text.count('":') + sum(text.count(f"{space}:") for space in _WHITESPACE)
+
+
+def _names(data: dict[str, Any]) -> int:
+    """Return how many names an object has at least, with those of the objects right inside it."""
+    return len(data) + sum(
+        len(cast("dict[str, Any]", value)) for value in data.values() if type(value) is dict
+    )
+
+
 def structure(cls: type[T], data: object) -> T:
     """Make a record of decoded JSON.
 
@@ -144,12 +167,12 @@ def structure(cls: type[T], data: object) -> T:
         ValueError: the data do not fit; the text names every field at fault, as on the wire.
     """
     if type(data) is not dict:
-        raise ValueError(f"it is {_kind(data)}, not an object")
+        raise ValueError(f"it is {kind_of(data)}, not an object")
     try:
         return _CONVERTER.structure(data, cls)
     except ClassValidationError as error:
         faults = [
-            _fault(_camel_case(note.name), fault) for fault, note in error.group_exceptions()[0]
+            _fault(camel_case(note.name), fault) for fault, note in error.group_exceptions()[0]
         ]
     # Raised here, since the frames of the exception above hold the whole body.
     raise ValueError("; ".join(faults))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict
@@ -16,20 +17,20 @@ from anyio import (
 )
 from anyio.lowlevel import checkpoint
 
+from annolab_async._batch_plan import BatchPlan
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._fan_out_work import RunWork
-from annolab_async._owners import owner_name
+from annolab_async._owners import own_name
 from annolab_async._records import is_positive
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
 from annolab_async.ledger import open_ledger
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncGenerator, Collection
 
-    from annolab_async._batch_plan import BatchPlan
     from annolab_async._fan_out_state import FanOutSummary
+    from annolab_async._schedule import PollSchedule
     from annolab_async._sender import BatchClient
     from annolab_async.ledger import Ledger
 
@@ -47,6 +48,7 @@ class FanOutOptions(TypedDict, total=False):
     max_in_flight: int
     max_concurrent_submits: int
     on_error: Literal["keep", "split"]
+    schedule: PollSchedule | None
     job_timeout: float | None
     failure_budget: float
     stop_timeout: float
@@ -82,6 +84,7 @@ class FanOut(AsyncContextManagerMixin):
         max_concurrent_submits: submissions at once.
         on_error: ``"keep"`` leaves a batch ERRORED; ``"split"`` halves it and sends the halves, until the
             sources that do not work stand alone.
+        schedule: when to ask for which job; None is :class:`Predictive`.
         job_timeout: seconds after which a job without an end is TIMED_OUT, None for never.
         failure_budget: seconds for which no batch may reach the server, or polls of a job may fail.
         stop_timeout: seconds that open requests have when the run is stopped.
@@ -101,14 +104,19 @@ class FanOut(AsyncContextManagerMixin):
         max_in_flight: int = 100,
         max_concurrent_submits: int = 8,
         on_error: Literal["keep", "split"] = "keep",
+        schedule: PollSchedule | None = None,
         job_timeout: float | None = None,
         failure_budget: float = 300.0,
         stop_timeout: float = 10.0,
         lease_seconds: float = 60.0,
     ) -> None:
+        if not isinstance(plan, BatchPlan):
+            raise ValueError(  # noqa: TRY004  # as every other option that makes no sense
+                f"plan is a {type(plan).__name__}, not a BatchPlan"
+            )
         if not run or not isinstance(run, str):
             raise ValueError(f"run is {run!r}, not a name")
-        if on_error not in {"keep", "split"}:
+        if on_error not in ("keep", "split"):  # no set: it may be anything, also a list
             raise ValueError(f"on_error is {on_error!r}, neither 'keep' nor 'split'")
         for name, number in (
             ("max_in_flight", max_in_flight),
@@ -131,6 +139,7 @@ class FanOut(AsyncContextManagerMixin):
         self._max_in_flight = max_in_flight
         self._submits = max_concurrent_submits
         self._splits = on_error == "split"
+        self._schedule = schedule
         self._job_timeout = job_timeout
         self._failure_budget = failure_budget
         self._stop_timeout = stop_timeout
@@ -148,11 +157,12 @@ class FanOut(AsyncContextManagerMixin):
         self._has_begun = True
         async with AsyncExitStack() as stack:
             ledger = self._ledger
-            if isinstance(ledger, str):  # its driver is imported, which takes a while
+            if isinstance(ledger, str | os.PathLike):  # its driver is imported, which takes a while
                 ledger = await to_thread.run_sync(open_ledger, ledger)
             ledger = await stack.enter_async_context(open_ledger(ledger))
             watcher = InferenceWatcher(
                 self._client,
+                schedule=self._schedule,
                 job_timeout=self._job_timeout,
                 failure_budget=self._failure_budget,
                 keep_open=True,
@@ -164,7 +174,7 @@ class FanOut(AsyncContextManagerMixin):
                     self._name, self._plan.fingerprint, details=self._plan.details
                 ),
                 await stack.enter_async_context(watcher),
-                owner=await to_thread.run_sync(owner_name),  # it reads files
+                owner=stack.enter_context(own_name()),
                 max_in_flight=self._max_in_flight,
                 max_concurrent_submits=self._submits,
                 splits=self._splits,

@@ -1,0 +1,256 @@
+"""The records of one kind in an archive, batch by batch. It blocks, and is meant for a worker thread."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from contextlib import suppress
+from threading import Lock
+from typing import TYPE_CHECKING, BinaryIO, Final, Generic, TypeVar
+
+from attrs import define, field, frozen
+
+from annolab_async._archive import Archive, Unpacker
+from annolab_async._converter import decode_object, structure
+from annolab_async.errors import ExportError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from annolab_async._archive import ArchiveLimits
+    from annolab_async._zip_directory import Member
+
+__all__ = ["Batch", "RecordReader"]
+
+T = TypeVar("T")
+
+# Who iterates without a pause holds up the event loop for as long as a batch lasts.
+_BATCH_LINES: Final = 500
+_LONG_LINE: Final = 2**16
+_WHITESPACE: Final = " \t\r"
+_LONGEST_CHAR: Final = 4  # bytes of UTF-8
+_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BOM: Final = b"\xef\xbb\xbf"
+# What lists, objects, their names and other values take up, by the mark that tells of each.
+_MEMORY_OF: Final = {"[": 80, "{": 240, ":": 150, ",": 40}
+_SKIP: Final = "Read with on_bad_line='skip' to go on without such lines."
+_RAISE: Final = "If you trust it, raise ArchiveLimits.max_line_bytes and max_line_memory."
+
+
+@define
+class Batch(Generic[T]):
+    """Some lines' worth of records.
+
+    Attributes:
+        records: of the sound lines, in order.
+        faults: of the others.
+        is_last: whether nothing comes after it.
+    """
+
+    records: list[T] = field(factory=list[T])
+    faults: list[ExportError] = field(factory=list[ExportError])
+    is_last: bool = False
+
+
+class RecordReader(Generic[T]):
+    """Where the reading of one kind of records stands. Between two batches no file is open.
+
+    Args:
+        source: the archive, or its path.
+        kind: the class of the records.
+        is_strict: whether the first bad line is the end.
+        limits: what is read of the archive at most, where it is given by its path.
+    """
+
+    def __init__(
+        self,
+        source: Archive | str | os.PathLike[str],
+        kind: type[T],
+        *,
+        is_strict: bool,
+        limits: ArchiveLimits | None = None,
+    ) -> None:
+        self._source = source
+        self._kind = kind
+        self._is_strict = is_strict
+        self._limits = limits
+        self._archive: Archive | None = None
+        self._files: deque[_Lines] = deque()
+        self._is_over = False
+        self._lock = Lock()
+
+    def read(self) -> Batch[T]:
+        """Return the next records: those of some 500 lines at most, and perhaps none, even before the last.
+
+        Raises:
+            ExportError: the archive is at fault, and not only a line in it.
+            OSError: it cannot be read.
+        """
+        # Asyncio's own cancellation leaves a read to itself: whoever comes next waits for its end.
+        with self._lock:
+            if self._is_over:
+                return Batch(is_last=True)
+            self._is_over = True  # unless all goes well
+            batch = self._read(self._opened())
+            self._is_over = batch.is_last
+            return batch
+
+    def settle(self) -> None:
+        """Wait until nothing is being read, and read nothing from now on."""
+        with self._lock:
+            self._is_over = True
+            self._files.clear()
+
+    def _opened(self) -> Archive:
+        if self._archive is None:
+            source = self._source
+            if not isinstance(source, Archive):
+                source = Archive.open(source, limits=self._limits)
+            self._archive = source
+            self._files.extend(
+                _Lines(member, source.limits) for member in source.members(self._kind)
+            )
+        return self._archive
+
+    def _read(self, archive: Archive) -> Batch[T]:
+        batch = Batch[T]()
+        lines, kind = self._files[0], self._kind
+        with archive.reopened() as file:
+            some = lines.some(file)
+        number = lines.number - len(some)
+        for line in some:
+            number += 1
+            if isinstance(line, _Bad):
+                fault = line
+            else:
+                try:
+                    batch.records.append(structure(kind, decode_object(line)))
+                    continue
+                except ValueError as error:
+                    if not line.strip(_WHITESPACE):
+                        continue
+                    fault = _Bad(str(error))
+            batch.faults.append(
+                ExportError(what=fault.what, hint=fault.hint, file=lines.name, line=number)
+            )
+            if self._is_strict:
+                break
+        if lines.is_over:
+            self._files.popleft()
+        batch.is_last = not self._files or (self._is_strict and bool(batch.faults))
+        return batch
+
+
+@frozen
+class _Bad:
+    """A line that no one need look into: what is wrong with it, and how to mend that."""
+
+    what: str
+    hint: str = _SKIP
+
+
+class _Lines:
+    """The lines of one file in an archive.
+
+    Args:
+        member: the file.
+        limits: how long its lines are at most.
+    """
+
+    def __init__(self, member: Member, limits: ArchiveLimits) -> None:
+        self.name = member.name
+        self.number = 0
+        """How many lines have been handed out."""
+        self._limits = limits
+        self._unpacker = Unpacker(member)
+        self._lines: deque[str | _Bad] = deque()
+        self._begun: list[bytes] = []  # a line whose end has not come yet
+        self._begun_length = 0
+        self._is_first = True
+        self._has_ended = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all lines have been handed out."""
+        return self._has_ended and not self._lines
+
+    def some(self, file: BinaryIO) -> list[str | _Bad]:
+        """Return the next lines: 500 at most, and perhaps none, even before the last.
+
+        Raises:
+            ExportError: the archive is damaged.
+            OSError: it cannot be read.
+        """
+        if not self._lines and not self._has_ended:
+            self._take(self._unpacker.read(file))
+        count = min(_BATCH_LINES, len(self._lines))
+        self.number += count
+        return [self._lines.popleft() for _ in range(count)]
+
+    def _take(self, data: bytes) -> None:
+        if self._is_first:
+            self._is_first = False
+            data = data.removeprefix(_BOM)
+        if not data:
+            self._has_ended = True
+            if self._begun_length:
+                self._end(b"")
+            return
+        head, newline, rest = data.partition(b"\n")
+        if not newline:
+            self._begin(head)
+            return
+        self._end(head)
+        whole, newline, begun = rest.rpartition(b"\n")
+        if newline:
+            self._lines.extend(self._split(whole))
+        self._begin(begun)
+
+    def _begin(self, part: bytes) -> None:
+        self._begun_length += len(part)
+        if self._begun_length <= self._limits.max_line_bytes:
+            self._begun.append(part)
+        else:
+            self._begun.clear()  # it is too long already: its length is all that counts
+
+    def _end(self, part: bytes) -> None:
+        self._begin(part)
+        raw = b"".join(self._begun)
+        length = self._begun_length
+        self._begun.clear()
+        self._begun_length = 0
+        self._lines.append(self._line(raw, length))
+
+    def _split(self, whole: bytes) -> Sequence[str | _Bad]:
+        short = min(_LONG_LINE, self._limits.max_line_bytes) // _LONGEST_CHAR
+        with suppress(UnicodeDecodeError):
+            lines = whole.decode().split("\n")
+            if max(map(len, lines)) <= short:
+                return lines
+        return [self._line(raw, len(raw)) for raw in whole.split(b"\n")]
+
+    def _line(self, raw: bytes, length: int) -> str | _Bad:
+        limits = self._limits
+        if length > limits.max_line_bytes:
+            return _Bad(f"it is longer than {limits.max_line_bytes:,} bytes", _RAISE)
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            return _Bad("it is no UTF-8")
+        if (
+            length > _LONG_LINE
+            and _memory_of(text, limits.max_line_memory) > limits.max_line_memory
+        ):
+            return _Bad(f"it holds more than fits into {limits.max_line_memory:,} bytes", _RAISE)
+        return text
+
+
+def _memory_of(text: str, most: int) -> int:
+    """Return an estimate of what decoded JSON takes up besides its strings; too high a one if it is below ``most``."""
+    memory = sum(size * text.count(mark) for mark, size in _MEMORY_OF.items())
+    if memory > most:
+        # Marks inside strings are none.
+        text = _STRING.sub("", text)
+        memory = sum(size * text.count(mark) for mark, size in _MEMORY_OF.items())
+    return memory

@@ -1,0 +1,158 @@
+"""The records of an export's file, one after the other, without blocking the event loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+from anyio import CancelScope, get_cancelled_exc_class, to_thread
+
+from annolab_async._json_lines import Batch, RecordReader
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from annolab_async._archive import Archive, ArchiveLimits
+    from annolab_async.errors import ExportError
+
+__all__ = ["OnBadLine", "Records", "read_records"]
+
+T = TypeVar("T")
+
+OnBadLine = Literal["raise", "skip"]
+
+_LOGGER: Final = logging.getLogger("annolab_async")
+
+
+class Records(AsyncIterator[T]):
+    """Records as they come out of a file; see :func:`read_records`.
+
+    A worker thread reads a batch at a time, and only when the one before has been used up. Between two batches it
+    holds neither thread nor file: leaving the loop early, by whatever way, leaves nothing behind.
+
+    Attributes:
+        skipped: how many bad lines have been skipped.
+    """
+
+    def __init__(
+        self,
+        reader: RecordReader[T],
+        *,
+        on_skipped: Callable[[ExportError], None] | None,
+        is_strict: bool,
+    ) -> None:
+        self.skipped = 0
+        self._reader = reader
+        self._on_skipped = on_skipped
+        self._is_strict = is_strict
+        self._batch: Iterator[T] = iter(())
+        self._fault: ExportError | None = None
+        self._is_over = False
+
+    def __aiter__(self) -> Records[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        for record in self._batch:
+            return record
+        return await self._next()
+
+    async def __aenter__(self) -> Records[T]:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the iteration; a batch that is being read is read to its end."""
+        self._is_over = True
+        self._batch = iter(())
+        self._fault = None
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self._reader.settle)
+
+    async def _next(self) -> T:
+        while True:
+            if self._fault is not None:
+                fault, self._fault = self._fault, None
+                raise fault
+            if self._is_over:
+                raise StopAsyncIteration
+            self._take(await in_thread(self._reader.read, self._reader.settle))
+            for record in self._batch:
+                return record
+
+    def _take(self, batch: Batch[T]) -> None:
+        self._is_over = batch.is_last
+        self._batch = iter(batch.records)
+        if self._is_strict:
+            self._fault = batch.faults[0] if batch.faults else None
+            return
+        for fault in batch.faults:
+            if not self.skipped:
+                _LOGGER.warning("skipped a bad line; further ones are only counted: %s", fault)
+            self.skipped += 1
+            if self._on_skipped is not None:
+                self._on_skipped(fault)
+
+
+async def in_thread(function: Callable[[], T], settle: Callable[[], None]) -> T:
+    """Have a worker thread do something, and leave no thread at it, by whatever way this ends.
+
+    Args:
+        function: what to do; it does not take long.
+        settle: waits until the function has ended.
+    """
+    try:
+        return await to_thread.run_sync(function)
+    except get_cancelled_exc_class():
+        # Asyncio's own cancellation, unlike anyio's, does not wait for the thread.
+        with CancelScope(shield=True):
+            await to_thread.run_sync(settle)
+        raise
+
+
+def read_records(
+    source: Archive | str | os.PathLike[str],
+    kind: type[T],
+    *,
+    on_bad_line: OnBadLine = "raise",
+    on_skipped: Callable[[ExportError], None] | None = None,
+    limits: ArchiveLimits | None = None,
+) -> Records[T]:
+    """Iterate over the records of one kind in an export's file, without blocking the event loop.
+
+    Files are recognised by their names, such as ``*.annotations.jsonl``, in any directory; where there are several of
+    a kind, they are read one after the other in the order of their names. The file is read as the iteration goes on,
+    in some MB of memory however large it is. A field that the library does not know goes to the record's ``extra``,
+    and so does an optional one of a wrong type, which is then None itself.
+
+    Args:
+        source: the file that was downloaded, or an :class:`Archive` of it.
+        kind: the class of the records, such as :class:`Annotation`.
+        on_bad_line: what to do about a line that is no JSON object, says a field twice, holds NaN, is nested too
+            deeply or too long, or whose required fields are missing or of a wrong type: raise an ExportError that
+            has its file and number, or skip it. The first one that is skipped is logged.
+        on_skipped: called with the ExportError of each line that is skipped.
+        limits: what is read at most, the default ones if None; an :class:`Archive` has its own.
+
+    Returns:
+        An iterator that nobody has to close.
+
+    Raises:
+        ValueError: an argument is wrong. While iterating, ExportError: the file cannot be trusted, is damaged, or
+            has nothing of the kind; OSError: it cannot be read.
+    """
+    if on_bad_line not in {"raise", "skip"}:
+        raise ValueError(f"on_bad_line is {on_bad_line!r}, neither 'raise' nor 'skip'")
+    is_strict = on_bad_line == "raise"
+    reader = RecordReader(source, kind, is_strict=is_strict, limits=limits)
+    return Records(reader, on_skipped=on_skipped, is_strict=is_strict)
