@@ -220,6 +220,27 @@ def test_a_part_that_was_put_in_place_in_the_very_moment_is_not_written_to(
     assert path.with_name("export.zip.part").read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("name", ["export.zip.part", "export.zip.part.json"])
+def test_a_link_that_is_laid_in_the_last_moment_is_not_followed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real, other = os.open, path.with_name("other")
+    other.write_bytes(b"kept")
+
+    def lay_link(place: Any, *rest: Any) -> int:
+        if Path(place).name == name and not Path(place).exists():
+            Path(place).symlink_to(other)
+        return real(place, *rest)
+
+    monkeypatch.setattr("annolab_async._part_file.os.open", lay_link)
+    part = PartFile(path)
+    with pytest.raises(ExportError, match="symbolic link"):  # noqa: PT012  # either may raise
+        part.open()
+        part.begin(Held(0))
+    part.close()
+    assert other.read_bytes() == b"kept"
+
+
 def test_a_part_that_others_replace_for_ever_is_given_up(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
