@@ -83,7 +83,8 @@ def _code(fields: Sequence[attrs.Attribute[Any]]) -> str:
         "  if name not in known: extra[name] = data[name]",
     ]
     for field in fields:
-        name, wire, kind = field.name, camel_case(field.name), open_kind(field.type)
+        # Not by their own names: one is called "type".
+        name, wire, kind = f"its_{field.name}", camel_case(field.name), open_kind(field.type)
         lines.append(f" {name} = get({wire!r})")
         if kind is Any:
             continue
@@ -94,18 +95,22 @@ def _code(fields: Sequence[attrs.Attribute[Any]]) -> str:
         elif kind in _PLAIN:
             fit, made = _fit(name, kind), name
         else:
-            raise TypeError(f"{name} is of a type that no field of an open record has: {kind}")
+            raise TypeError(f"{field.name} is of a type that no open record has: {kind}")
         if field.default is NOTHING:
             lines.append(f" if not ({fit}): refuse(data)")
-            continue
-        lines.append(f" if {fit}: {name} = {made}")
-        lines.append(f" elif {name} is not None: extra[{wire!r}] = {name}; {name} = None")
+        else:
+            lines += [
+                f" if {fit}: {name} = {made}",
+                f" elif {name} is not None: extra[{wire!r}] = {name}; {name} = None",
+            ]
     for field in fields:
         if also := field.metadata.get(_ALSO):
             fit = _fit(f"extra.get({also!r})", int)
-            lines.append(f" if {field.name} is None and {fit}: {field.name} = extra.pop({also!r})")
+            lines.append(
+                f" if its_{field.name} is None and {fit}: its_{field.name} = extra.pop({also!r})"
+            )
     lines.append(" record = new(twin)")
-    lines += [f" record.{field.name} = {field.name}" for field in fields]
+    lines += [f" record.{field.name} = its_{field.name}" for field in fields]
     lines += [" record.extra = extra", " record.__class__ = cls", " return record"]
     return "\n".join(lines)
 
