@@ -25,12 +25,16 @@ from annolab_async._json_lines import RecordReader
 from annolab_async._reading import Records
 from annolab_async._records import InferenceJob, StatusReply, is_positive
 from annolab_async._schedule import Backoff
+from annolab_async._tables import to_arrow, to_pandas, write_parquet
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import ExportError, ExportTimeout, JobLost, WaitTimeout
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable
+
+    import pandas as pd
+    import pyarrow as pa
 
     from annolab_async._download import DownloadProgress
     from annolab_async._export_calls import ExportCalls
@@ -262,6 +266,47 @@ class Export:
     ) -> Records[AnnotationType]:
         """Iterate over its types, if it was made with ``include_annotation_types``; see :meth:`annotations`."""
         return self._read(AnnotationType, on_bad_line, on_skipped)
+
+    async def to_arrow(self, kind: type = Annotation) -> pa.Table:
+        """Return its records of one kind as an Arrow table, all of it in memory; it needs the extra ``arrow``.
+
+        Args:
+            kind: the class of the records.
+
+        Raises:
+            ImportError: pyarrow is not installed; the text says what to install.
+            ExportError: see :meth:`annotations`.
+        """
+        return await to_arrow(await self._fetched(), kind)
+
+    async def to_pandas(self, kind: type = Annotation) -> pd.DataFrame:
+        """Return its records of one kind as a pandas frame; it needs the extra ``pandas``.
+
+        Args:
+            kind: the class of the records.
+
+        Raises:
+            ImportError: pandas or pyarrow is not installed; the text says what to install.
+            ExportError: see :meth:`annotations`.
+        """
+        return await to_pandas(await self._fetched(), kind)
+
+    async def write_parquet(self, path: str | os.PathLike[str], kind: type = Annotation) -> int:
+        """Write its records of one kind into a Parquet file, in little memory; it needs the extra ``arrow``.
+
+        Args:
+            path: the file to write. It appears when it is complete; one of that name is replaced.
+            kind: the class of the records.
+
+        Returns:
+            How many records it holds.
+
+        Raises:
+            ImportError: pyarrow is not installed; the text says what to install.
+            ExportError: see :meth:`annotations`.
+            OSError: the file cannot be written.
+        """
+        return await write_parquet(await self._fetched(), kind, path)
 
     def _read(
         self,

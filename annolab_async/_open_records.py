@@ -94,12 +94,14 @@ def _code(fields: Sequence[attrs.Attribute[Any]]) -> str:
         elif kind in _PLAIN:
             fit, made = _fit(name, kind), name
         else:
-            raise TypeError(f"{name} is of a type that no field of an open record has: {kind}")
+            raise TypeError(f"{field.name} is of a type that no open record has: {kind}")
         if field.default is NOTHING:
             lines.append(f" if not ({fit}): refuse(data)")
-            continue
-        lines.append(f" if {fit}: {name} = {made}")
-        lines.append(f" elif {name} is not None: extra[{wire!r}] = {name}; {name} = None")
+        else:
+            lines += [
+                f" if {fit}: {name} = {made}",
+                f" elif {name} is not None: extra[{wire!r}] = {name}; {name} = None",
+            ]
     for field in fields:
         if also := field.metadata.get(_ALSO):
             fit = _fit(f"extra.get({also!r})", int)

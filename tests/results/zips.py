@@ -36,7 +36,7 @@ class File:
     mode: int = 0
     extra: bytes = b""
     packed_size: int | None = None
-    local: dict[str, Any] = {}  # noqa: RUF012  # never changed
+    local: dict[str, Any] = {}  # never changed
     at: int | None = None
     """Where the directory says that it is."""
 
