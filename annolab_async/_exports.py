@@ -21,10 +21,10 @@ from annolab_async._annotations import (
 from annolab_async._archive import Archive, check_archive
 from annolab_async._download import download
 from annolab_async._export_records import ExportJob, ExportState
+from annolab_async._export_watch import SCHEDULE, AsJob
 from annolab_async._json_lines import RecordReader
 from annolab_async._reading import Records
-from annolab_async._records import InferenceJob, StatusReply, is_positive
-from annolab_async._schedule import Backoff
+from annolab_async._records import is_positive
 from annolab_async._tables import to_arrow, to_pandas, write_parquet
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import ExportError, ExportTimeout, JobLost, WaitTimeout
@@ -38,20 +38,15 @@ if TYPE_CHECKING:
 
     from annolab_async._download import DownloadProgress
     from annolab_async._export_calls import ExportCalls
-    from annolab_async._limits import Turnstile
     from annolab_async._reading import OnBadLine
-    from annolab_async._retry import RetryBudget, RetryPolicy
     from annolab_async._schedule import PollSchedule
 
 __all__ = ["Export"]
 
 T = TypeVar("T")
 
-# As often as the vendor's SDK asks at first, and in the end as seldom as its sample.
-_SCHEDULE: Final = Backoff(first=1.0, cap=15.0)
 # 1 TiB: larger than any export, smaller than what a broken server can send.
 _MOST_BYTES: Final = 2**40
-_WORDS: Final = {ExportState.FINISHED: "Finished", ExportState.ERRORED: "Errored"}
 
 
 class Export:
@@ -128,10 +123,10 @@ class Export:
             raise ValueError(f"timeout is {timeout}, not a positive number of seconds")
         if not (self.state is ExportState.FINISHED and self._link):
             async with InferenceWatcher(
-                _AsJob(self._calls, lambda: self.job, self._note),
+                AsJob(self._calls, lambda: self.job, self._note),
                 [self.export_id],
                 max_concurrent_polls=1,
-                schedule=schedule or _SCHEDULE,
+                schedule=schedule or SCHEDULE,
                 job_timeout=timeout,
             ) as watcher:
                 await self._wait_with(watcher, timeout)
@@ -372,43 +367,3 @@ class _FetchedRecords(Records[T]):
             self._reader = await self._begin()
             self._has_begun = True
         return await super()._next()
-
-
-class _AsJob:
-    """An export as a watcher sees it: a job that ends."""
-
-    def __init__(
-        self,
-        calls: ExportCalls,
-        current: Callable[[], ExportJob],
-        note: Callable[[ExportJob, str | None], object],
-    ) -> None:
-        self._calls = calls
-        self._current = current
-        self._note = note
-
-    @property
-    def retry(self) -> RetryPolicy:
-        return self._calls.retry
-
-    @property
-    def budget(self) -> RetryBudget:
-        return self._calls.budget
-
-    @property
-    def turns(self) -> Turnstile:
-        return self._calls.turns
-
-    async def poll_status(
-        self,
-        job_id: int,
-        previous: StatusReply | None = None,
-        *,
-        may_go_back: bool = False,  # noqa: ARG002  # words that are not known do not count
-    ) -> StatusReply:
-        job, link = await self._calls.ask_once(self._current())
-        self._note(job, link)
-        status = _WORDS.get(job.state, "Running")
-        if previous and previous.job.status == status:
-            return previous
-        return StatusReply(InferenceJob(job_id, status, ()), b"")
