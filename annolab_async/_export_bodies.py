@@ -112,7 +112,7 @@ def _items(name: str, given: object, kind: type, faults: list[str]) -> list[Any]
     if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
         faults.append(f"{name} is {given!r}, not a collection")
         return []
-    items = list(dict.fromkeys(cast("Iterable[Any]", given)))
+    items = list(cast("Iterable[Any]", given))
     if not items:
         # For the server, none may be all.
         faults.append(f"{name} is empty; None asks for all")
@@ -125,4 +125,5 @@ def _items(name: str, given: object, kind: type, faults: list[str]) -> list[Any]
     if wrong:
         more = f" and {len(wrong) - 10} more" if wrong[10:] else ""
         faults.append(f"{name} holds {', '.join(map(repr, wrong[:10]))}{more}: {what}")
-    return items
+        return []
+    return list(dict.fromkeys(items))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Annotated, Final
 
 import anyio
@@ -49,8 +49,9 @@ def demo(
     console = Console(highlight=False, soft_wrap=True)
     try:
         is_right = anyio.run(run_demo, plan, console)
-        with TemporaryDirectory() as folder:
-            is_right &= anyio.run(run_fan_out_demo, plan, Path(folder), console)
+        # It stays: what came out is there to be looked at.
+        folder = Path(mkdtemp(prefix="annolab-demo-"))
+        is_right &= anyio.run(run_fan_out_demo, plan, folder, console)
     except KeyboardInterrupt:
         console.print("Interrupted; the local AnnoLab and its jobs are gone.")
         raise typer.Exit(_INTERRUPTED) from None
