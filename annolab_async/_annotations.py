@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, weakref_slot=False)
 class Annotation:
     """One annotation of a source: by a person, or by a model as its prediction.
 
@@ -49,7 +49,7 @@ class Annotation:
     extra: dict[str, Any] = field(factory=dict[str, Any])
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, weakref_slot=False)
 class ExportedSource:
     """A source as an export with ``include_sources`` has it.
 
@@ -69,7 +69,7 @@ class ExportedSource:
     extra: dict[str, Any] = field(factory=dict[str, Any])
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, weakref_slot=False)
 class TextBounds:
     """Where the text of a source stands on its pages, as an export with ``include_text_bounds`` has it.
 
@@ -84,7 +84,7 @@ class TextBounds:
     extra: dict[str, Any] = field(factory=dict[str, Any])
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, weakref_slot=False)
 class AnnotationLayer:
     """A layer that annotations are in.
 
@@ -103,7 +103,7 @@ class AnnotationLayer:
     extra: dict[str, Any] = field(factory=dict[str, Any])
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, weakref_slot=False)
 class AnnotationType:
     """A type that annotations are of, as an export with ``include_annotation_types`` has it.
 
@@ -126,7 +126,7 @@ class AnnotationType:
     extra: dict[str, Any] = field(factory=dict[str, Any])
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, weakref_slot=False)
 class AnnotationRelation:
     """A relation between two annotations.
 

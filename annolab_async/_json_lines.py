@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Generic, TypeVar
 from attrs import define, field, frozen
 
 from annolab_async._archive import Archive, Unpacker
-from annolab_async._converter import decode_object, structure
+from annolab_async._converter import decode_object, reader_of
 from annolab_async.errors import ExportError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = ["Batch", "RecordReader"]
 T = TypeVar("T")
 
 # Who iterates without a pause holds up the event loop for as long as a batch lasts.
-_BATCH_LINES: Final = 500
+_BATCH_LINES: Final = 1000
 _LONG_LINE: Final = 2**16
 _WHITESPACE: Final = " \t\r"
 _LONGEST_CHAR: Final = 4  # bytes of UTF-8
@@ -73,6 +73,7 @@ class RecordReader(Generic[T]):
     ) -> None:
         self._source = source
         self._kind = kind
+        self._structured = reader_of(kind)
         self._is_strict = is_strict
         self._limits = limits
         self._archive: Archive | None = None
@@ -81,7 +82,7 @@ class RecordReader(Generic[T]):
         self._lock = Lock()
 
     def read(self) -> Batch[T]:
-        """Return the next records: those of some 500 lines at most, and perhaps none, even before the last.
+        """Return the next records: those of some 1000 lines at most, and perhaps none, even before the last.
 
         Raises:
             ExportError: the archive is at fault, and not only a line in it.
@@ -115,7 +116,7 @@ class RecordReader(Generic[T]):
 
     def _read(self, archive: Archive) -> Batch[T]:
         batch = Batch[T]()
-        lines, kind = self._files[0], self._kind
+        lines, structured, add = self._files[0], self._structured, batch.records.append
         with archive.reopened() as file:
             some = lines.some(file)
         number = lines.number - len(some)
@@ -125,7 +126,7 @@ class RecordReader(Generic[T]):
                 fault = line
             else:
                 try:
-                    batch.records.append(structure(kind, decode_object(line)))
+                    add(structured(decode_object(line)))
                     continue
                 except ValueError as error:
                     if not line.strip(_WHITESPACE):
@@ -176,7 +177,7 @@ class _Lines:
         return self._has_ended and not self._lines
 
     def some(self, file: BinaryIO) -> list[str | _Bad]:
-        """Return the next lines: 500 at most, and perhaps none, even before the last.
+        """Return the next lines: 1000 at most, and perhaps none, even before the last.
 
         Raises:
             ExportError: the archive is damaged.

@@ -25,9 +25,10 @@ from annolab_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from annolab_async._batch_plan import BatchPlan
+    from annolab_async._exports import Export
     from annolab_async._fan_out_state import Books, RecordMailbox
     from annolab_async._http import Progress
     from annolab_async._records import InferenceJob, InferenceRequest
@@ -57,6 +58,20 @@ class BatchClient(StatusSource, Protocol):
 
     async def submit_once(self, request: InferenceRequest, progress: Progress) -> InferenceJob:
         """Send a batch whose turn it is, once."""
+        ...
+
+    async def export(
+        self,
+        *,
+        group_name: str,
+        project: str | int,
+        source_ids: Iterable[int] | None = None,
+        layers: Iterable[str] | None = None,
+        include_annotation_types: bool = False,
+        include_sources: bool = False,
+        include_text_bounds: bool = False,
+    ) -> Export:
+        """Have annotations exported."""
         ...
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, cast
+from types import NoneType, UnionType
+from typing import Any, Final, cast, get_args
 
-__all__ = ["camel_case", "fault_of", "is_fit", "kind_of", "only"]
+__all__ = ["camel_case", "fault_of", "is_fit", "kind_of", "only", "open_kind"]
 
 _KINDS: Final[dict[type, str]] = {
     type(None): "null",
@@ -46,3 +47,11 @@ def fault_of(value: object, kind: type) -> str:
     if type(value) is kind:
         return "is an integer of more than 64 bits"
     return f"is {kind_of(value)}, not {only(kind)}"
+
+
+def open_kind(kind: Any) -> Any:
+    """Return what a field holds if it holds anything: its type, without None."""
+    if isinstance(kind, UnionType):
+        kinds = [member for member in get_args(kind) if member is not NoneType]
+        return kinds[0] if len(kinds) == 1 else kind
+    return kind

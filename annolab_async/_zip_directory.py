@@ -7,6 +7,7 @@ are believed only where they agree with each other: end, directory, and the head
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from struct import Struct
@@ -246,7 +247,8 @@ def _told_in_64_bits(
 
 
 def _read(file: BinaryIO, at: int, size: int) -> bytes:
-    if not 0 <= at < 2**63:
+    # What lies beyond the largest file that there can be is not even looked for without an error.
+    if not 0 <= at < os.fstat(file.fileno()).st_size:
         return b""
     file.seek(at)
     return file.read(size)

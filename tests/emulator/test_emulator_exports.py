@@ -231,9 +231,11 @@ async def test_the_sources_of_a_project_are_its_own_and_those_that_batches_named
         await service.predict(7, 8, projectIdentifier="Sample Project")
         await service.predict(7, own)
         files = await service.exported(includeSources=True, includeTextBounds=True)
+        part = await service.exported(includeSources=True, sourceIds=[7, 8])
         made = service.emulator.predictions(1)
     assert [source["sourceId"] for source in files["sources"]] == [own, 7]
     assert [bounds["sourceId"] for bounds in files["text-bounds"]] == [own, 7]
+    assert [source["sourceId"] for source in part["sources"]] == [7]
     assert {line["sourceId"] for line in files["annotations"]} <= {own, 7}
     # A text without words still can be classified as a whole.
     assert {(each.offsets, each.value) for each in made if each.source_id == own} <= {((0, 0), "")}

@@ -329,6 +329,6 @@ async def test_a_plan_is_there_as_a_whole_before_anything_is_sent(ledger: Ledger
             yield number
 
     async with in_process(service) as client:
-        run = await ran(client, a_plan(watched(), batch_size=20), ledger=ledger)
-    assert run.summary.batches == {BatchState.FINISHED: 200}
-    assert states_of(await in_ledger(ledger, a_plan(batch_size=20))) == {BatchState.FINISHED: 200}
+        run = await ran(client, a_plan(watched(), batch_size=100), ledger=ledger)
+    assert run.summary.batches == {BatchState.FINISHED: 40}
+    assert states_of(await in_ledger(ledger, a_plan(batch_size=100))) == {BatchState.FINISHED: 40}

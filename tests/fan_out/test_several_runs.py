@@ -210,3 +210,34 @@ async def test_a_job_that_is_named_for_two_batches_is_the_first_ones(ledger: Led
         await to_end(run)
         assert run.summary.batches == {BatchState.FINISHED: 1, BatchState.UNKNOWN: 1}
         assert "job 1 for it, which is batch" in (run.unknown()[0].error or "")
+
+
+async def test_of_two_who_try_a_batch_again_one_does(ledger: Ledger) -> None:
+    service, plan = Service(error_share=1.0), a_plan(10)
+    async with (
+        in_process(service) as client,
+        client.fan_out(plan, ledger=ledger) as one,
+        client.fan_out(plan, ledger=ledger) as other,
+    ):
+        await together(one, other)
+        # Each knows what it has seen itself, and what was there when it began.
+        async with client.fan_out(plan, ledger=ledger) as late:
+            assert await late.retry() == 5
+            assert await one.retry() + await other.retry() == 0
+            await together(one, other, late)
+    assert len(service.sent) == 10
+
+
+async def test_of_two_who_split_a_batch_one_does(ledger: Ledger) -> None:
+    service, plan = Service(bad_source_ids=[1]), a_plan(8, batch_size=8)
+    async with in_process(service) as client:
+        async with client.fan_out(plan, ledger=ledger) as run:
+            await to_end(run)
+        async with (
+            client.fan_out(plan, ledger=ledger, on_error="split") as one,
+            client.fan_out(plan, ledger=ledger, on_error="split") as other,
+        ):
+            await together(one, other)
+    assert len(service.sent) == len(set(service.sent)) == 7
+    records = await in_ledger(ledger, plan)
+    assert [one.source_ids for one in records if one.state is BatchState.ERRORED] == [(1,)]

@@ -1,0 +1,361 @@
+"""Archives are hostile until shown otherwise."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from annolab_async import Annotation, AnnotationLayer, ExportedSource, ExportError, TextBounds
+from annolab_async._archive import Archive, ArchiveLimits, check_archive
+from tests.results.zips import LINE, NAME, File, archive, deflated, end_64, file, lines, written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MIB: Final = 2**20
+MOST_GROWTH: Final = 64 * MIB
+
+
+def spaces(size: int) -> bytes:
+    """Return packed spaces: made in no time, since the blocks repeat themselves."""
+    packer = zlib.compressobj(9, wbits=-15)
+    block = packer.compress(b" " * MIB) + packer.flush(zlib.Z_FULL_FLUSH)
+    return block * (size // MIB) + b"\x03\x00"
+
+
+def a_bomb(**lies: object) -> bytes:
+    size = 4096 * MIB - MIB
+    return archive(File(packed=spaces(size), size=size, crc=0, **lies))  # type: ignore[arg-type]
+
+
+def many(count: int) -> bytes:
+    return archive(*[file(b"", f"{number}.pdf") for number in range(count)])
+
+
+def a_million() -> bytes:
+    one = File(name=b"x.pdf", packed=b"", size=0, crc=0, method=0)
+    entry = one.entry(0)
+    count, head = 10**6, one.header()
+    at = len(head) + count * len(entry)
+    ends = end_64(count, len(entry) * count, len(head), at=at)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
+    return head + entry * count + ends + end
+
+
+def a_million_said_to_be_one() -> bytes:
+    one = File(name=b"x.pdf", packed=b"", size=0, crc=0, method=0)
+    return archive(
+        one, before_end=one.entry(0) * 10**6, length=10**6 * len(one.entry(0)) + len(one.entry(0))
+    )
+
+
+def overlapping() -> bytes:
+    """Return two files in the directory that are one in the archive, under its one header."""
+    return archive(File(), File(name=b"other.annotations.jsonl", at=0))
+
+
+def nested() -> bytes:
+    """Return a file whose packed bytes hold another's header and bytes, the heart of a quine bomb."""
+    inner = File(name=b"b.annotations.jsonl")
+    inside = inner.header() + inner.packed
+    outer = File(
+        name=b"a.annotations.jsonl",
+        packed=inside,
+        size=len(inside),
+        crc=zlib.crc32(inside),
+        method=0,
+    )
+    entries = outer.entry(0) + inner.entry(len(outer.header()))
+    body = outer.header() + inside
+    return (
+        body + entries + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2, 2, len(entries), len(body), 0)
+    )
+
+
+def two_ends() -> bytes:
+    """Return an archive whose comment is the end of another archive: readers differ on which one they read."""
+    other = archive(file(LINE, "evil.annotations.jsonl"))
+    whole = archive(file(LINE))
+    at = len(whole) - 22
+    return whole[: at + 20] + struct.pack("<H", len(other)) + other
+
+
+def with_64(told: int, **lies: int) -> bytes:
+    """Return an archive with an end in 64 bits that says so many files."""
+    body, entry = File().header() + File().packed, File().entry(0)
+    ends = end_64(
+        told,
+        len(entry),
+        len(body),
+        at=lies.get("at", len(body) + len(entry)),
+        size=lies.get("size", 44),
+    )
+    end = struct.pack(
+        "<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), lies.get("offset", 2**32 - 1), 0
+    )
+    return body + entry + ends + end
+
+
+WHOLE: Final = archive(File())
+HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
+    "traversal": (lambda: archive(file(LINE, "../../evil.annotations.jsonl")), "leads out"),
+    "traversal inside": (lambda: archive(file(LINE, "a/../../e.annotations.jsonl")), "leads out"),
+    "traversal, backslashes": (lambda: archive(file(LINE, "a\\..\\..\\e.jsonl")), "leads out"),
+    "absolute": (lambda: archive(file(LINE, "/etc/x.annotations.jsonl")), "leads out"),
+    "a drive": (lambda: archive(file(LINE, "C:\\x.annotations.jsonl")), "leads out"),
+    "a network drive": (lambda: archive(file(LINE, "\\\\host\\x.annotations.jsonl")), "leads out"),
+    "NUL in the name": (lambda: archive(file(LINE, "x\0.annotations.jsonl")), "cannot be shown"),
+    "an escape in the name": (lambda: archive(file(LINE, "\x1b[2J.jsonl")), "cannot be shown"),
+    "no name": (lambda: archive(file(LINE, "")), "no name"),
+    "no UTF-8": (lambda: archive(File(name=b"\xff.jsonl", flags=1 << 11)), "UTF-8"),
+    "symlink": (lambda: archive(file(b"/etc/passwd", mode=0o120777)), "a link"),
+    "device": (lambda: archive(file(LINE, mode=0o020666)), "a device"),
+    "duplicate": (lambda: archive(File(), File()), "twice"),
+    "overlap": (overlapping, "different things|overlaps"),
+    "nested": (nested, "overlaps"),
+    "reaches into the directory": (lambda: archive(File(packed_size=60)), "directory"),
+    "encrypted": (lambda: archive(File(flags=1)), "encrypted"),
+    "strongly encrypted": (lambda: archive(File(flags=1 << 6)), "encrypted"),
+    "lzma": (lambda: archive(File(method=14)), "method 14"),
+    "deflate64": (lambda: archive(File(method=9)), "method 9"),
+    "unfolds to more than it says": (lambda: archive(file(LINE * 9, size=30)), "more than"),
+    "unfolds to less than it says": (lambda: archive(file(LINE, size=500)), "too early"),
+    "stored, two sizes": (lambda: archive(file(LINE, method=0, packed=LINE, size=9)), "two sizes"),
+    "local size differs": (lambda: archive(file(LINE, local={"size": 9})), "another size"),
+    "local name differs": (
+        lambda: archive(file(LINE, local={"name": b"jab.annotations.jsonl"})),
+        "different things",
+    ),
+    "local method differs": (lambda: archive(file(LINE, local={"method": 0})), "different things"),
+    "wrong checksum": (lambda: archive(file(LINE, crc=7)), "checksum"),
+    "damaged": (lambda: archive(file(LINE, packed=b"\xff" * 20)), "damaged"),
+    "its stream goes on": (lambda: archive(file(LINE, packed=deflated(LINE) + b"more")), "behind"),
+    "its stream is cut": (
+        lambda: archive(file(LINE, packed=deflated(LINE)[:-4])),
+        "too early|damaged",
+    ),
+    "a full directory": (lambda: archive(file(LINE, "dir/")), "directory with something"),
+    "a bomb": (a_bomb, "unfold to"),
+    "a bomb that lies": (lambda: archive(File(packed=spaces(999 * MIB))), "more than"),
+    "a million files": (a_million, "1,000,000 files"),
+    "a million files, said to be one": (a_million_said_to_be_one, "shorter than"),
+    "truncated": (lambda: WHOLE[:-1], "only the beginning"),
+    "truncated front": (lambda: WHOLE[9:], "it was cut"),
+    "cut in the middle": (lambda: WHOLE[: len(WHOLE) // 2], "only the beginning"),
+    "empty": (lambda: b"", "no zip"),
+    "garbage": (lambda: b"<html>" * 99, "no zip"),
+    "garbage in front": (lambda: archive(File(), front=b"MZ" * 99), "something was added"),
+    "garbage behind": (lambda: WHOLE + b"\0", "only the beginning"),
+    "garbage before the end": (
+        lambda: archive(File(), before_end=b"x" * 30),
+        "something was added",
+    ),
+    "two ends": (two_ends, "two ends"),
+    "says more files than it has": (lambda: archive(File(), count=2), "too short|damaged"),
+    "says fewer files": (lambda: archive(File(), file(LINE, "b"), count=1), "shorter"),
+    "directory out of the file": (lambda: archive(File(), offset=2**31), "something was added"),
+    "header out of the file": (lambda: archive(File(at=2**31)), "not where"),
+    "64 bits: other counts": (lambda: with_64(2), "different things"),
+    "64 bits: elsewhere": (lambda: with_64(1, at=2**63 - 1), "no end in 64 bits"),
+    "64 bits: far beyond": (lambda: with_64(1, at=2**64 - 1), "no end in 64 bits"),
+    "64 bits: something between": (lambda: with_64(1, size=10), "between its ends"),
+    "64 bits: left out": (lambda: archive(File(), offset=2**32 - 1), "leaves out"),
+    "64 bits: a size left out": (lambda: archive(file(LINE, size=2**32 - 1)), "left out"),
+    "64 bits: a field cut short": (
+        lambda: archive(file(LINE, size=2**32 - 1, extra=b"\1\0\x08\0\1")),
+        "left out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_is_refused(name: str, tmp_path: Path) -> None:
+    make, fault = HOSTILE[name]
+    path = tmp_path / "in" / "export.zip"
+    path.parent.mkdir()
+    path.write_bytes(make())
+    with pytest.raises(ExportError, match=fault) as caught:
+        check_archive(path)
+    assert caught.value.file
+    assert str(caught.value).isprintable()
+    assert [*tmp_path.rglob("*")] == [path.parent, path]
+
+
+# Run in a process of its own, whose memory is nobody else's.
+CHECK: Final = """
+import sys
+import anyio
+from annolab_async import Annotation, ExportError
+from annolab_async._archive import check_archive
+from annolab_async._reading import read_records
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+async def read(path):
+    async for _ in read_records(path, Annotation, on_bad_line="skip"):
+        pass
+
+good, *paths = sys.argv[1:]
+check_archive(good)
+anyio.run(read, good)
+base = peak()
+for path in paths:
+    refused = 0
+    for look in (check_archive, lambda path: anyio.run(read, path)):
+        try:
+            look(path)
+        except ExportError:
+            refused += 1
+    print(1024 * (peak() - base), refused, path)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
+def test_no_hostile_archive_takes_up_64_mib_or_writes_a_file(tmp_path: Path) -> None:
+    (tmp_path / "good.zip").write_bytes(WHOLE)
+    for number, (make, _) in enumerate(HOSTILE.values()):
+        (tmp_path / f"{number:02}.zip").write_bytes(make())
+    long_lines = {
+        "values": b'{"sourceId": 1, "x": [' + b"{}," * (2 * MIB) + b"{}]}\n",
+        "names": b'{"sourceId": 1' + b"".join(b',"%d":0' % n for n in range(900_000)) + b"}\n",
+        "numbers": b'{"sourceId": 1, "x": [' + b"1.5," * (3 * MIB) + b"1]}\n",
+        "depth": b"[" * MIB + b"\n",
+        "faces": b'{"sourceId": 1, "value": "' + "😀".encode() * (MIB // 2) + b'"}\n',
+        "blank lines": b"\n" * (32 * MIB),
+        "bad lines": b"x\n" * (MIB // 8),
+        "one line": b" " * (100 * MIB),
+    }
+    for name, data in long_lines.items():
+        (tmp_path / f"{name}.zip").write_bytes(archive(file(data)))
+    before = sorted(tmp_path.iterdir())
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", CHECK, *map(str, [tmp_path / "good.zip", *before])],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    growths = [int(line.split()[0]) for line in done.stdout.splitlines()]
+    assert len(growths) == len(before)
+    assert max(growths) < MOST_GROWTH, done.stdout
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def opened(tmp_path: Path, data: bytes, **limits: float) -> Archive:
+    path = tmp_path / "export.zip"
+    path.write_bytes(data)
+    return check_archive(path, limits=ArchiveLimits(**limits))  # type: ignore[arg-type]
+
+
+def test_files_are_recognised_in_any_directory_and_case_and_others_are_listed(
+    tmp_path: Path,
+) -> None:
+    path = written(
+        tmp_path / "x.zip",
+        {
+            "a/p.Annotations.JSONL": LINE,
+            "p.layers.jsonl": lines({"name": "gold"}),
+            "sources.jsonl": lines({"sourceId": 1}),
+            "Uploads/deed.pdf": b"%PDF",
+            "p.novelties.jsonl": b"{}",
+            "empty/": b"",
+        },
+    )
+    found = check_archive(path)
+    assert found.unknown_entries == ("Uploads/deed.pdf", "p.novelties.jsonl")
+    assert len(found.entries) == 5
+    assert found.holds(Annotation)
+    assert found.holds(AnnotationLayer)
+    assert found.holds(ExportedSource)
+    assert not found.holds(TextBounds)
+    with pytest.raises(ExportError, match="include_text_bounds=True"):
+        found.members(TextBounds)
+
+
+@pytest.mark.parametrize("comment", [b"", b"made by AnnoLab", b"x" * 65535])
+def test_a_comment_does_no_harm(tmp_path: Path, comment: bytes) -> None:
+    assert opened(tmp_path, archive(File(), comment=comment)).entries == (NAME,)
+
+
+def test_an_archive_that_was_streamed_is_read(tmp_path: Path) -> None:
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.data = bytearray()
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            self.data += data
+            return len(data)
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr(NAME, LINE * 999)
+        made.writestr("other.pdf", b"%PDF")
+    assert len(opened(tmp_path, bytes(pipe.data)).entries) == 2
+
+
+def test_an_archive_in_64_bits_is_read(tmp_path: Path) -> None:
+    assert opened(tmp_path, with_64(1)).entries == (NAME,)
+    path = tmp_path / "big.zip"
+    with zipfile.ZipFile(path, "w") as made, made.open(NAME, "w", force_zip64=True) as inside:
+        inside.write(LINE)
+    assert check_archive(path).entries == (NAME,)
+
+
+def test_limits_can_be_raised_and_lowered(tmp_path: Path) -> None:
+    data = archive(file(b" " * 3 * MIB))
+    for limits in ({"max_ratio": 10}, {"max_bytes": MIB}):
+        with pytest.raises(ExportError, match=next(iter(limits))):
+            opened(tmp_path, data, **limits)
+    opened(tmp_path, data, max_ratio=2000)
+    with pytest.raises(ExportError, match="max_entries"):
+        opened(tmp_path, many(3), max_entries=2)
+    assert len(opened(tmp_path, many(3), max_entries=3).entries) == 3
+    with pytest.raises(ValueError, match="max_bytes is 0"):
+        ArchiveLimits(max_bytes=0)
+
+
+def test_a_check_can_be_given_up(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: LINE * 100_000})
+
+    def give_up() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        check_archive(path, on_chunk=give_up)
+
+
+def test_any_byte_that_is_cut_or_changed_is_found_or_does_no_harm(tmp_path: Path) -> None:
+    data = archive(file(LINE * 3), file(b"%PDF", "x.pdf"))
+    path = tmp_path / "x.zip"
+    for size in range(len(data)):
+        path.write_bytes(data[:size])
+        with pytest.raises(ExportError):
+            check_archive(path)
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :])
+        try:
+            names = check_archive(path).entries
+        except ExportError:
+            continue
+        assert len(names) == 2
+
+
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Archive.open(os.fspath(tmp_path / "none.zip"))

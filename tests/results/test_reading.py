@@ -1,0 +1,444 @@
+"""Records out of archives: all of them, as they were written, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import threading
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from attrs import asdict, fields
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from annolab_async import (
+    Annotation,
+    AnnotationLayer,
+    AnnotationRelation,
+    AnnotationType,
+    ExportedSource,
+    ExportError,
+    TextBounds,
+)
+from annolab_async._archive import Archive, ArchiveLimits, check_archive
+from annolab_async._converter import decode_object, structure, unstructure
+from annolab_async._json_lines import RecordReader
+from annolab_async._reading import read_records
+from tests.results.zips import LINE, NAME, annotations, archive, file, lines, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Worker threads take real time.
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+
+ENTRIES: Final[dict[type[Any], str]] = {
+    Annotation: "p.annotations.jsonl",
+    ExportedSource: "p.sources.jsonl",
+    TextBounds: "p.text-bounds.jsonl",
+    AnnotationLayer: "p.layers.jsonl",
+    AnnotationRelation: "p.relations.jsonl",
+    AnnotationType: "p.atntypes.jsonl",
+}
+WIRE: Final[dict[str, Any]] = {
+    "id": 5,
+    "typeId": 2,
+    "typeName": "Person",
+    "layerId": 3,
+    "layerName": "Gold",
+    "sourceId": 1,
+    "value": "Ann: a name",
+    "rawValue": "Ann",
+    "offsets": [0, 3],
+    "pageNumber": 1,
+    "endPageNumber": 2,
+    "textBounds": {"type": "Polygon", "coordinates": [[[0, 1.5]]]},
+    "imageBounds": None,
+}
+ANNOTATION: Final = Annotation(
+    id=5,
+    type_id=2,
+    type_name="Person",
+    layer_id=3,
+    layer_name="Gold",
+    source_id=1,
+    value="Ann: a name",
+    raw_value="Ann",
+    offsets=(0, 3),
+    page_number=1,
+    end_page_number=2,
+    text_bounds={"type": "Polygon", "coordinates": [[[0, 1.5]]]},
+)
+
+
+async def all_of(path: Path, kind: type[Any] = Annotation, **options: Any) -> list[Any]:
+    return [record async for record in read_records(path, kind, **options)]
+
+
+async def test_all_fields_are_read(tmp_path: Path) -> None:
+    assert await all_of(written(tmp_path / "x", {NAME: lines(WIRE)})) == [ANNOTATION]
+
+
+def test_a_record_is_what_its_class_makes() -> None:
+    record = structure(Annotation, WIRE)
+    assert type(record) is Annotation
+    assert record == ANNOTATION
+    assert hash(record.id) == 5
+    assert pickle.loads(pickle.dumps(record)) == record  # noqa: S301
+    assert asdict(record) == asdict(ANNOTATION)
+    with pytest.raises(AttributeError):
+        record.id = 7  # type: ignore[misc]
+
+
+def test_an_annotation_goes_by_either_id() -> None:
+    assert structure(Annotation, {"sourceId": 1, "annotationId": 7}) == Annotation(
+        source_id=1, id=7
+    )
+    both = structure(Annotation, {"sourceId": 1, "annotationId": 7, "id": 5})
+    assert (both.id, both.extra) == (5, {"annotationId": 7})
+    wrong = structure(Annotation, {"sourceId": 1, "annotationId": 7, "id": "x"})
+    assert (wrong.id, wrong.extra) == (7, {"id": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", "5"),
+        ("typeId", 2.0),
+        ("layerId", True),
+        ("layerId", 2**63),
+        ("typeName", 7),
+        ("value", ["a"]),
+        ("offsets", [1]),
+        ("offsets", [1, "2"]),
+        ("offsets", [1, 2**63]),
+        ("offsets", {"start": 1}),
+        ("isReviewed", False),
+        ("source_id", 9),
+    ],
+)
+def test_what_is_unknown_or_of_a_wrong_type_is_kept_in_extra(name: str, value: object) -> None:
+    record = structure(Annotation, {"sourceId": 1, name: value})
+    assert record == Annotation(source_id=1, extra={name: value})
+    assert unstructure(record) == {"sourceId": 1, name: value}
+
+
+BAD: Final[dict[str, tuple[bytes, str]]] = {
+    "no JSON": (b"{sourceId: 1}", "no JSON"),
+    "two values": (b'{"sourceId": 1} {"sourceId": 2}', "no JSON"),
+    "half a value": (b'{"sourceId": 1', "no JSON"),
+    "an array": (b"[1]", "an array, not an object"),
+    "a number": (b"17", "an integer, not an object"),
+    "null": (b"null", "null, not an object"),
+    "NaN": (b'{"sourceId": 1, "x": NaN}', "holds NaN"),
+    "infinity": (b'{"sourceId": 1, "x": -Infinity}', "holds -Infinity"),
+    "too deep": (b'{"sourceId": 1, "x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "recursion"),
+    "too long": (b'{"sourceId": 1, "value": "' + b"x" * 999_999 + b'"}', "longer than 500,000"),
+    "too much": (b'{"sourceId": 1, "x": [' + b"[]," * 40_000 + b"1]}", "fits into 2,000,000"),
+    "a huge integer": (b'{"sourceId": ' + b"9" * 5000 + b"}", "4300"),
+    "65 bits": (b'{"sourceId": 18446744073709551616}', "sourceId is an integer of more than 64"),
+    "missing": (b'{"id": 3}', "sourceId is missing"),
+    "a string": (b'{"sourceId": "1"}', "sourceId is a string, not an integer"),
+    "true": (b'{"sourceId": true}', "sourceId is true or false, not an integer"),
+    "twice": (b'{"sourceId": 1, "sourceId": 2}', "a field twice"),
+    "twice, with spaces": (b'{"sourceId" : 1, "sourceId"\t: 2, "x":"a:b"}', "a field twice"),
+    "twice, inside": (b'{"sourceId": 1, "x": {"y": 1, "y": 2}}', "a field twice"),
+    "twice, deep inside": (b'{"sourceId": 1, "x": [{"y": 1, "y": 2}]}', "a field twice"),
+    "no UTF-8": (b'{"sourceId": 1, "value": "\xff"}', "no UTF-8"),
+    "UTF-16": ('{"sourceId": 1}'.encode("utf-16"), "no UTF-8"),
+}
+LIMITS: Final = ArchiveLimits(max_line_bytes=500_000, max_line_memory=2_000_000, max_ratio=9999)
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_line_is_raised_with_its_file_and_number(name: str, tmp_path: Path) -> None:
+    line, fault = BAD[name]
+    path = written(tmp_path / "x.zip", {NAME: LINE * 2 + line + b"\n" + LINE})
+    records = read_records(path, Annotation, limits=LIMITS)
+    assert [await anext(records), await anext(records)] == [Annotation(source_id=1, id=2)] * 2
+    with pytest.raises(ExportError, match=fault) as caught:
+        await anext(records)
+    assert (caught.value.file, caught.value.line) == (NAME, 3)
+    with pytest.raises(StopAsyncIteration):
+        await anext(records)
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_line_is_skipped_and_told(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line, fault = BAD[name]
+    data = lines({"sourceId": 7}) + line + b"\n" + LINE + line
+    path = written(tmp_path / "x.zip", {NAME: data})
+    told = list[ExportError]()
+    records = read_records(
+        path, Annotation, on_bad_line="skip", on_skipped=told.append, limits=LIMITS
+    )
+    assert [record.source_id async for record in records] == [7, 1]
+    assert [(error.file, error.line) for error in told] == [(NAME, 2), (NAME, 4)]
+    assert all(fault in str(error) for error in told)
+    assert records.skipped == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "line 2" in caplog.text
+
+
+async def test_several_files_blank_lines_other_line_ends_and_a_mark_are_read(
+    tmp_path: Path,
+) -> None:
+    path = written(
+        tmp_path / "x.zip",
+        {
+            "b.annotations.jsonl": b'{"sourceId": 3}',
+            "a/a.annotations.jsonl": b'\xef\xbb\xbf {"sourceId":\t1}\r\n\r\n  \n\t{"sourceId": 2}\n\n',
+            "c.annotations.jsonl": b"",
+        },
+    )
+    assert [record.source_id for record in await all_of(path)] == [1, 2, 3]
+
+
+async def test_line_numbers_are_right_however_lines_and_chunks_fall(tmp_path: Path) -> None:
+    data = b"".join(
+        b'{"sourceId": %d, "value": "%s"}\n' % (number, b"x" * (number * 7919 % 90_000))
+        if number % 5
+        else b"bad\n"
+        for number in range(1, 400)
+    )
+    told = list[ExportError]()
+    records = read_records(
+        written(tmp_path / "x.zip", {NAME: data}),
+        Annotation,
+        on_bad_line="skip",
+        on_skipped=told.append,
+        limits=ArchiveLimits(max_ratio=9999),
+    )
+    assert [record.source_id async for record in records] == [
+        number for number in range(1, 400) if number % 5
+    ]
+    assert [error.line for error in told] == [*range(5, 400, 5)]
+
+
+async def test_a_file_that_is_not_there_is_an_error_and_not_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {"p.layers.jsonl": b"{}"})
+    with pytest.raises(ExportError, match=r"holds no \*.annotations.jsonl"):
+        await all_of(path)
+    with pytest.raises(ExportError, match="include_sources=True"):
+        await all_of(path, ExportedSource)
+    with pytest.raises(ValueError, match="no kind of record"):
+        await all_of(path, dict)
+    with pytest.raises(ValueError, match="on_bad_line"):
+        read_records(path, Annotation, on_bad_line="ignore")  # type: ignore[arg-type]
+
+
+async def test_damage_is_raised_also_where_bad_lines_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(archive(file(LINE * 3, crc=1)))
+    seen = 0
+    with pytest.raises(ExportError, match="checksum"):
+        async for _ in read_records(path, Annotation, on_bad_line="skip"):
+            seen += 1
+    assert seen == 3
+
+
+async def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*annotations(9000))})
+    records = read_records(path, Annotation)
+    await anext(records)
+    os.truncate(path, 99)
+    with pytest.raises(ExportError, match="was changed while it was read"):
+        async for _ in records:
+            pass
+
+
+def is_open(path: Path) -> bool:
+    return any(
+        os.path.realpath(f"/proc/self/fd/{fd}") == str(path) for fd in os.listdir("/proc/self/fd")
+    )
+
+
+async def test_leaving_the_loop_leaves_no_thread_at_work_and_no_file_open(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*annotations(20_000))})
+    async for record in read_records(path, Annotation):
+        if record.id == 3:
+            break
+    assert not is_open(path)
+    async with read_records(path, Annotation) as records, aclosing(records):
+        await anext(records)
+    assert [record async for record in records] == []
+    assert not is_open(path)
+
+
+async def test_cancellation_waits_for_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*annotations(20_000))})
+    reads = threading.Event(), threading.Event(), threading.Event()
+    begun, go_on, ended = reads
+    read = RecordReader[Annotation].read
+
+    def slowly(self: RecordReader[Annotation]) -> Any:
+        with self._lock:
+            begun.set()
+            assert go_on.wait(10)
+        batch = read(self)
+        ended.set()
+        return batch
+
+    monkeypatch.setattr(RecordReader, "read", slowly)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(all_of, path)
+        await anyio.to_thread.run_sync(begun.wait, 10)
+        tasks.cancel_scope.cancel()
+        go_on.set()
+    assert ended.is_set()
+    assert not is_open(path)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncios_own_cancellation_waits_for_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio  # noqa: PLC0415
+
+    path = written(tmp_path / "x.zip", {NAME: lines(*annotations(20_000))})
+    begun, go_on = threading.Event(), threading.Event()
+    read = RecordReader[Annotation]._read
+    ended = list[bool]()
+
+    def slowly(self: RecordReader[Annotation], of: Archive) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        batch = read(self, of)
+        ended.append(True)
+        return batch
+
+    monkeypatch.setattr(RecordReader, "_read", slowly)
+    task = asyncio.create_task(all_of(path))
+    await anyio.to_thread.run_sync(begun.wait, 10)
+    task.cancel()
+    for _ in range(5):
+        await checkpoint()
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True]
+    assert not is_open(path)
+
+
+# By kind of field; what is read goes through a file, a thread and a loop elsewhere.
+ints = st.integers(-(2**63), 2**63 - 1)
+values: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "int": ints,
+    "int | None": st.none() | ints,
+    "str": st.text(),
+    "str | None": st.none() | st.text(),
+    "bool | None": st.none() | st.booleans(),
+    "tuple[int, int] | None": st.none() | st.tuples(ints, ints),
+}
+json_data: Final[st.SearchStrategy[Any]] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+).filter(lambda data: data == data and not _has_infinity(data))
+
+
+def _has_infinity(data: Any) -> bool:
+    if isinstance(data, float):
+        return math.isinf(data)
+    if isinstance(data, dict):
+        return any(map(_has_infinity, data.values()))
+    return isinstance(data, list) and any(map(_has_infinity, data))
+
+
+@st.composite
+def records(draw: st.DrawFn, kind: type[Any]) -> Any:
+    made = {
+        field.name: draw(json_data if "Any" in str(field.type) else _values_of(field.type))
+        for field in fields(kind)
+        if field.name != "extra"
+    }
+    names = st.text().filter(lambda name: name not in unstructure(kind(**made)))
+    names = names.filter(lambda name: name not in {"id", "annotationId"} | _wires(kind))
+    return kind(**made, extra=draw(st.dictionaries(names, json_data, max_size=3)))
+
+
+def _values_of(kind: Any) -> st.SearchStrategy[Any]:
+    return (
+        values[kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))]
+        if (isinstance(kind, str) or kind in {int, str})
+        else values[str(kind)]
+    )
+
+
+def _wires(kind: type[Any]) -> set[str]:
+    names = [field.name.split("_") for field in fields(kind)]
+    return {name[0] + "".join(map(str.capitalize, name[1:])) for name in names}
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+@settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=50,
+)
+@given(data=st.data())
+def test_any_records_come_back_equal(kind: type[Any], data: st.DataObject, tmp_path: Path) -> None:
+    made = data.draw(st.lists(records(kind), max_size=4))
+    text = "\n".join(
+        json.dumps(unstructure(record), ensure_ascii=data.draw(st.booleans())) for record in made
+    )
+    path = written(tmp_path / "x.zip", {ENTRIES[kind]: text.encode("utf-8", "surrogatepass")})
+    reader = RecordReader(path, kind, is_strict=True)
+    found, is_last = list[Any](), False
+    while not is_last:
+        batch = reader.read()
+        assert not batch.faults, batch.faults
+        found += batch.records
+        is_last = batch.is_last
+    assert found == made
+
+
+@settings(deadline=None)
+@given(
+    st.text('{}[]":, \t\\ab1', max_size=40) | st.dictionaries(st.text(), json_data).map(json.dumps)
+)
+def test_the_fast_way_of_decoding_says_what_the_strict_one_says(text: str) -> None:
+    def decoded(decode: Any) -> Any:
+        try:
+            data = decode(text)
+        except ValueError as error:
+            return str(error)
+        return data if type(data) is dict else "no object"
+
+    from annolab_async._converter import decode_json  # noqa: PLC0415
+
+    slow, fast = decoded(decode_json), decoded(decode_object)
+    assert fast == slow or (slow == "no object" and "not an object" in fast)
+
+
+async def test_the_loop_is_not_held_up(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*annotations(30_000))})
+    reads = list[int]()
+    read = RecordReader[Annotation].read
+
+    def in_thread(self: RecordReader[Annotation]) -> Any:
+        reads.append(threading.get_ident())
+        return read(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordReader, "read", in_thread)
+        assert len(await all_of(path)) == 30_000
+    assert len(reads) > 20
+    assert threading.get_ident() not in reads
+
+
+async def test_an_archive_can_be_read_many_times(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*annotations(10))})
+    found = await anyio.to_thread.run_sync(check_archive, path)
+    for _ in range(2):
+        assert len([record async for record in read_records(found, Annotation)]) == 10
