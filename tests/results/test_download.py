@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from annolab_async._download import DownloadProgress
-    from tests.faults.chaos import End
+    from tests.faults.chaos import End, Peer
     from tests.results.downloads import Choice
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
@@ -240,6 +240,19 @@ async def test_a_server_that_falls_silent_is_left_and_asked_again(path: Path, at
         await get(server, path, timeout=0.3)
         await server.until(lambda: server.open_sockets == 0)
     assert there(path) == FILE
+
+
+async def test_a_server_that_is_slow_but_not_silent_is_listened_to(path: Path) -> None:
+    async def slowly(peer: Peer) -> None:
+        data = reply_to(await peer.request())
+        for at in range(0, len(data), 10_000):
+            await peer.send(data[at : at + 10_000])
+            await peer.pause(0.15)
+
+    with serve(lambda _: slowly) as server:
+        await get(server, path, timeout=1.0)
+    assert there(path) == FILE
+    assert server.heads == 1
 
 
 async def test_progress_is_told_now_and_then_and_at_the_end(path: Path) -> None:

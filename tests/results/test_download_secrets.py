@@ -183,7 +183,7 @@ def choices() -> dict[str, Choice]:
         "404": refuse("404 No"),
         "405": refuse("405 No"),
         "503": refuse("503 No"),
-        "cut": cut_after(100),
+        "cut": cut_after(100, validator=None),
         "dead": lambda _: cut(),
         "silent": lambda _: stall(),
         "hung": lambda request: stall(reply_to(request, validator=None)[:9000]),

@@ -180,6 +180,22 @@ async def test_the_loop_waits_for_no_disk(path: Path, monkeypatch: pytest.Monkey
     assert loop not in threads
 
 
+async def test_a_disk_that_is_slower_than_the_network_may_be_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def write_slowly(file: int, data: Any) -> int:
+        threading.Event().wait(0.4)
+        return real(file, data)
+
+    monkeypatch.setattr("annolab_async._part_file.os.write", write_slowly)
+    with serve(good(FILE)) as server:
+        await get(server, path, timeout=0.3)
+    assert there(path) == FILE
+    assert server.heads == 1
+
+
 async def test_a_disk_is_written_to_in_large_pieces(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
