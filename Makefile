@@ -37,10 +37,12 @@ bench: $(VENV)/bench.ready ## what a poll costs and how soon an end is seen: tab
 	@mkdir -p dist
 	$(BIN)/python -m benchmarks.poll_cost --json dist/poll_cost.json --svg docs/poll_cost.svg
 	$(BIN)/python -m benchmarks.schedule_delay --json dist/schedule_delay.json --svg docs/schedule_delay.svg
+	$(BIN)/python -m benchmarks.export_reading --json dist/export_reading.json
 
 bench-quick: $(VENV)/bench.ready ## the same in a minute; fails if a ratio is twice its target
 	$(BIN)/python -m benchmarks.poll_cost --quick
 	$(BIN)/python -m benchmarks.schedule_delay --quick
+	$(BIN)/python -m benchmarks.export_reading --quick
 
 clean: ## remove the environment and all that was built
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

@@ -69,7 +69,7 @@ def _twin(cls: Attrs) -> type:
         TypeError: they do not; classes with ``weakref_slot=False`` do.
     """
     twin = type(cls.__name__, (), {"__slots__": [field.name for field in attrs.fields(cls)]})
-    twin().__class__ = cls
+    setattr(twin(), "__class__", cls)  # noqa: B010  # type checkers know only the plain way, and not that it works
     return twin
 
 

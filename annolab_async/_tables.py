@@ -92,8 +92,7 @@ async def to_pandas(
         arrow.string(): pandas.StringDtype("pyarrow"),
     }
     table = await to_arrow(source, kind, limits=limits)
-    frame = await to_thread.run_sync(lambda: table.to_pandas(types_mapper=types.get))
-    return frame
+    return await to_thread.run_sync(lambda: table.to_pandas(types_mapper=types.get))
 
 
 async def write_parquet(

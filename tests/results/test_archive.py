@@ -231,7 +231,7 @@ def test_no_hostile_archive_takes_up_64_mib_or_writes_a_file(tmp_path: Path) -> 
         "names": b'{"sourceId": 1' + b"".join(b',"%d":0' % n for n in range(900_000)) + b"}\n",
         "numbers": b'{"sourceId": 1, "x": [' + b"1.5," * (3 * MIB) + b"1]}\n",
         "depth": b"[" * MIB + b"\n",
-        "faces": '{"sourceId": 1, "value": "'.encode() + "😀".encode() * (MIB // 2) + b'"}\n',
+        "faces": b'{"sourceId": 1, "value": "' + "😀".encode() * (MIB // 2) + b'"}\n',
         "blank lines": b"\n" * (32 * MIB),
         "bad lines": b"x\n" * (MIB // 8),
         "one line": b" " * (100 * MIB),
