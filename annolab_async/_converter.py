@@ -126,14 +126,14 @@ def decode_object(text: str) -> dict[str, Any]:
         ValueError: it is no JSON, no object, nested too deeply, says a field twice, or holds NaN or an infinity.
     """
     try:
-        found, end = _PLAIN_DECODER.raw_decode(text)
+        data: dict[str, Any]  # or anything else, as yet
+        data, end = _PLAIN_DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         pass  # the slow way finds it too, and tells it
     else:
         # A colon follows each name. If the text has no more of them than the result has names, no name was lost to
         # a second one of its kind. If it has, some may only stand in strings: the slow way tells.
-        if type(found) is dict:
-            data: dict[str, Any] = found
+        if isinstance(data, dict):
             is_whole = end == len(text) or not text[end:].strip(_WHITESPACE)
             if is_whole and (text.count(":") == len(data) or _most_names(text) == _names(data)):
                 return data

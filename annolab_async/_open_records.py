@@ -122,12 +122,12 @@ def open_writer(cls: Attrs) -> Callable[[Any], dict[str, Any]]:
     ]
 
     def write(record: Any) -> dict[str, Any]:
-        known = {
-            wire: [*value] if type(value) is tuple else value
-            for name, wire in names
-            if (value := getattr(record, name)) is not None
-        }
-        return {**record.extra, **known}
+        data: dict[str, Any] = {**record.extra}
+        for name, wire in names:
+            value = getattr(record, name)
+            if value is not None:
+                data[wire] = [*value] if isinstance(value, tuple) else value
+        return data
 
     return write
 
