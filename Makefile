@@ -38,11 +38,13 @@ bench: $(VENV)/bench.ready ## what polls and ledgers cost, how soon an end is se
 	$(BIN)/python -m benchmarks.poll_cost --json dist/poll_cost.json --svg docs/poll_cost.svg
 	$(BIN)/python -m benchmarks.schedule_delay --json dist/schedule_delay.json --svg docs/schedule_delay.svg
 	$(BIN)/python -m benchmarks.fan_out --json dist/fan_out.json
+	$(BIN)/python -m benchmarks.export_reading --json dist/export_reading.json
 
 bench-quick: $(VENV)/bench.ready ## the same in a minute and a half; fails if a figure is twice its target
 	$(BIN)/python -m benchmarks.poll_cost --quick
 	$(BIN)/python -m benchmarks.schedule_delay --quick
 	$(BIN)/python -m benchmarks.fan_out --quick
+	$(BIN)/python -m benchmarks.export_reading --quick
 
 clean: ## remove the environment and all that was built
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
@@ -58,7 +60,7 @@ $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[aiohttp,cli,emulator,ledger,postgres]' --group dev
+	$(INSTALL) --editable '.[aiohttp,arrow,cli,emulator,ledger,pandas,postgres]' --group dev
 	@touch $@ $(VENV)/demo.ready
 
 $(VENV)/bench.ready: pyproject.toml constraints.txt | $(BIN)/python

@@ -31,7 +31,7 @@ from annolab_async._zip_directory import (
 from annolab_async.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 __all__ = ["Archive", "ArchiveLimits", "Unpacker", "check_archive"]
 
@@ -128,7 +128,7 @@ class Archive:
         )
 
     @contextmanager
-    def reopened(self) -> Iterator[BinaryIO]:
+    def reopened(self) -> Generator[BinaryIO]:
         """Open the file for a moment.
 
         Raises:

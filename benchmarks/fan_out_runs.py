@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from urllib.request import urlopen
 
 import anyio
@@ -115,6 +115,9 @@ class _Service(InMemory):
     def progress(self) -> Progress:
         """Return what nobody tells anything."""
         return Progress()
+
+    async def export(self, **_: Any) -> NoReturn:
+        raise NotImplementedError("nothing is exported here")
 
     async def submit_once(
         self,

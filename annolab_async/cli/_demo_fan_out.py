@@ -76,7 +76,9 @@ async def run_fan_out_demo(demo: DemoPlan, folder: Path, console: Console) -> bo
         went_on = await _go_on(task, emulator, console)
         sent_again = await _resolve(task, emulator, console)
         records = await _read(task)
-    is_right = _print_proof(records, emulator, task, sent_again, time.monotonic() - began, console)
+        seconds = time.monotonic() - began
+        is_right = _print_proof(records, emulator, task, sent_again, seconds, console)
+        is_right &= await _show_results(task, emulator, folder, console)
     return went_on and is_right
 
 
@@ -207,6 +209,32 @@ def _print_proof(
         if is_right
         else "WRONG: a source is missing or was paid for twice, or the ledger does not know its job."
     )
+    return is_right
+
+
+async def _show_results(task: Task, emulator: Emulator, folder: Path, console: Console) -> bool:
+    """Export what the jobs have left, and count it; return whether it is all that AnnoLab's models made."""
+    async with task.client() as client, client.fan_out(task.plan, ledger=task.ledger) as run:
+        export = await run.export()
+        files = await export.download(folder)
+        found = [annotation async for annotation in export.annotations()]
+    counts = Counter((each.layer_name, each.type_name) for each in found)
+    made = [each.id for job_id in emulator.jobs for each in emulator.predictions(job_id)]
+    sources = {each.source_id for each in found}
+    console.print(
+        f"\nThe results, exported and downloaded: {len(found)} annotations in {len(sources)} sources."
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("Layer", "Type"):
+        table.add_column(name)
+    table.add_column("Annotations", justify="right")
+    for (layer, kind), count in sorted(counts.items(), key=str):
+        table.add_row(layer, kind, str(count))
+    console.print(table)
+    console.print(f"File: {', '.join(map(str, files))}")
+    is_right = sorted(each.id or 0 for each in found) == sorted(made)
+    if not is_right:
+        console.print("WRONG: these are not the annotations that the local AnnoLab's models made.")
     return is_right
 
 

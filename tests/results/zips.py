@@ -6,12 +6,13 @@ import json
 import struct
 import zipfile
 import zlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 NAME: Final = "job.annotations.jsonl"
@@ -36,7 +37,7 @@ class File:
     mode: int = 0
     extra: bytes = b""
     packed_size: int | None = None
-    local: dict[str, Any] = {}  # never changed
+    local: Mapping[str, Any] = MappingProxyType({})
     at: int | None = None
     """Where the directory says that it is."""
 
@@ -109,5 +110,5 @@ def lines(*data: Any) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in data)
 
 
-def annotations(count: int, first: int = 0) -> Iterable[dict[str, Any]]:
+def some_annotations(count: int, first: int = 0) -> Iterable[dict[str, Any]]:
     return ({"sourceId": 1 + number % 7, "id": number} for number in range(first, first + count))

@@ -1,0 +1,155 @@
+"""Records as tables: every one, with a schema that does not depend on what is in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from annolab_async import (
+    Annotation,
+    AnnotationLayer,
+    AnnotationRelation,
+    AnnotationType,
+    ExportedSource,
+    ExportError,
+    TextBounds,
+)
+from annolab_async._reading import read_records
+from annolab_async._tables import to_arrow, to_pandas, write_parquet
+from tests.results.zips import NAME, lines, some_annotations, written
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+# Worker threads take real time.
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+
+RECORDS = [
+    Annotation(source_id=1, id=2**62 + 1, type_name="Person", offsets=(3, 9), extra={"new": [1]}),
+    Annotation(source_id=2, text_bounds={"type": "Polygon", "coordinates": [[1.5]]}),
+]
+ROWS: list[dict[str, Any]] = [
+    {"source_id": 1, "id": 2**62 + 1, "type_name": "Person", "start": 3, "end": 9},
+    {"source_id": 2, "text_bounds": '{"type": "Polygon", "coordinates": [[1.5]]}'},
+]
+ROWS[0]["extra"] = '{"new": [1]}'
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}
+
+
+async def test_records_are_rows() -> None:
+    table = await to_arrow(RECORDS, Annotation)
+    assert [told(row) for row in table.to_pylist()] == ROWS
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Annotation, ExportedSource, TextBounds, AnnotationLayer, AnnotationRelation, AnnotationType],
+)
+async def test_the_schema_is_the_same_without_any_record(kind: type[Any]) -> None:
+    table = await to_arrow([], kind)
+    assert table.num_rows == 0
+    assert pa.null() not in table.schema.types
+    assert table.schema.names[-1] == "extra"
+
+
+async def test_files_iterators_and_async_iterators_give_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*some_annotations(4321))})
+    table = await to_arrow(path, Annotation)
+    assert table.column("id").to_pylist() == [*range(4321)]
+    assert table == await to_arrow(read_records(path, Annotation), Annotation)
+    records = [record async for record in read_records(path, Annotation)]
+    assert table == await to_arrow(iter(records), Annotation)
+
+
+async def test_ids_stay_integers_in_pandas() -> None:
+    frame = await to_pandas(RECORDS, Annotation)
+    assert frame["id"].tolist()[0] == 2**62 + 1
+    assert str(frame["id"].dtype) == "Int64"
+    assert frame["start"].isna().tolist() == [False, True]
+
+
+async def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+    data = b'{"sourceId": 1, "value": "a\\ud800b", "new": "\\udfff"}\n'
+    path = written(tmp_path / "x.zip", {NAME: data})
+    (row,) = (await to_arrow(path, Annotation)).to_pylist()
+    assert row["value"] == "a?b"
+    assert "sourceId" not in row["extra"]
+
+
+async def test_parquet_is_written_in_row_groups_and_read_back(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*some_annotations(120_000))})
+    out = tmp_path / "out.parquet"
+    out.write_text("old")
+    assert await write_parquet(path, Annotation, out) == 120_000
+    file = pq.ParquetFile(out)
+    assert file.num_row_groups == 3
+    table: pa.Table = await to_arrow(path, Annotation)
+    assert file.read() == table  # pyright: ignore[reportUnknownMemberType]
+    assert table.column("id").to_pylist() == [*range(120_000)]
+    file.close()
+    assert files_in(tmp_path) == [out, path]
+
+
+async def test_a_bad_line_leaves_neither_a_file_nor_a_part_of_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*some_annotations(60_000)) + b"bad"})
+    out = tmp_path / "out.parquet"
+    out.write_text("old")
+    with pytest.raises(ExportError, match=r"line 60001"):
+        await write_parquet(path, Annotation, out)
+    assert out.read_text() == "old"
+    assert files_in(tmp_path) == [out, path]
+
+
+async def test_cancellation_leaves_no_part(tmp_path: Path) -> None:
+    begun = anyio.Event()
+
+    async def endless() -> AsyncIterator[Annotation]:
+        while True:
+            yield RECORDS[0]
+            begun.set()
+            await anyio.lowlevel.checkpoint()
+
+    async def written_out() -> None:
+        await write_parquet(endless(), Annotation, tmp_path / "out.parquet")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(written_out)
+        await begun.wait()
+        tasks.cancel_scope.cancel()
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "function", "extra"),
+    [
+        ("pyarrow", to_arrow, "arrow"),
+        ("pandas", to_pandas, "pandas"),
+        ("pyarrow", to_pandas, "pandas"),
+    ],
+)
+async def test_what_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, missing: str, function: Any, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"{missing}: pip install 'annolab-async\[{extra}\]'"):
+        await function([], Annotation)
+
+
+async def test_json_columns_are_json() -> None:
+    table = await to_arrow(RECORDS, Annotation)
+    assert json.loads(table.to_pylist()[0]["extra"]) == {"new": [1]}
