@@ -257,3 +257,20 @@ async def test_no_key_is_in_what_a_run_shows() -> None:
         shown = [repr(record) for record in await to_end(run)]
         shown += [repr(run), repr(run.summary), str(vars(run))]
     assert KEY not in " ".join(shown)
+
+
+async def test_batches_are_read_as_they_stand_those_of_earlier_starts_included(
+    ledger: Ledger,
+) -> None:
+    service, plan = Service(bad_source_ids=[3]), a_plan(10)
+    async with in_process(service) as client:
+        async with client.fan_out(plan, ledger=ledger) as run:
+            await to_end(run)
+        async with client.fan_out(plan, ledger=ledger) as run:
+            await to_end(run)
+            assert [one.number async for one in run.batches()] == [1, 2, 3, 4, 5]
+            for states in (BatchState.ERRORED, [BatchState.ERRORED]):
+                assert [one.number async for one in run.batches(states)] == [2]
+            assert [one async for one in run.batches([])] == []
+        with pytest.raises(NotOpen):
+            await anext(run.batches())
