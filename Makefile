@@ -12,7 +12,7 @@ SOURCES := annolab_async benchmarks tests
 help: ## show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-demo: $(VENV)/demo.ready ## submit and watch 300 batches against a local AnnoLab (ARGS="--batches 1000" to change)
+demo: $(VENV)/demo.ready ## 300 batches against a local AnnoLab: watch them, then kill a fan-out halfway (ARGS="--batches 1000" to change)
 	@$(BIN)/annolab-async demo $(ARGS)
 
 test: lint types pytest ## every check that CI makes: style, types, layers, tests, coverage
@@ -33,16 +33,18 @@ format: $(VENV)/dev.ready ## let ruff put the code in order
 	$(BIN)/ruff check --fix-only $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/bench.ready ## what a poll costs and how soon an end is seen: tables, JSON in dist/, pictures in docs/
+bench: $(VENV)/bench.ready ## what polls and ledgers cost, how soon an end is seen: tables, JSON in dist/, pictures in docs/
 	@mkdir -p dist
 	$(BIN)/python -m benchmarks.poll_cost --json dist/poll_cost.json --svg docs/poll_cost.svg
 	$(BIN)/python -m benchmarks.schedule_delay --json dist/schedule_delay.json --svg docs/schedule_delay.svg
 	$(BIN)/python -m benchmarks.export_reading --json dist/export_reading.json
+	$(BIN)/python -m benchmarks.fan_out --json dist/fan_out.json
 
-bench-quick: $(VENV)/bench.ready ## the same in a minute; fails if a ratio is twice its target
+bench-quick: $(VENV)/bench.ready ## the same in a minute and a half; fails if a figure is twice its target
 	$(BIN)/python -m benchmarks.poll_cost --quick
 	$(BIN)/python -m benchmarks.schedule_delay --quick
 	$(BIN)/python -m benchmarks.export_reading --quick
+	$(BIN)/python -m benchmarks.fan_out --quick
 
 clean: ## remove the environment and all that was built
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist
@@ -54,7 +56,7 @@ $(BIN)/python:
 	$(PIP) install --constraint constraints.txt --upgrade pip
 
 $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[cli,emulator]'
+	$(INSTALL) --editable '.[cli,emulator,ledger]'
 	@touch $@
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python

@@ -18,6 +18,9 @@ from annolab_async._annotations import (
 from annolab_async._batch_plan import BatchPlan
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._client import AsyncInferenceClient
+from annolab_async._download import DownloadProgress
+from annolab_async._export_records import ExportJob, ExportState
+from annolab_async._exports import Export
 from annolab_async._fan_out import FanOut
 from annolab_async._fan_out_state import FanOutSummary
 from annolab_async._limits import RateLimit
@@ -30,6 +33,7 @@ from annolab_async._records import (
     Transition,
     WatchStats,
 )
+from annolab_async._results import Results, RunExport, SourceResult
 from annolab_async._retry import RetryPolicy
 from annolab_async._schedule import Backoff, FixedInterval, PollPlanner, PollSchedule
 from annolab_async._watcher import InferenceWatcher
@@ -38,6 +42,7 @@ from annolab_async.errors import (
     AuthenticationError,
     ConfigurationError,
     ExportError,
+    ExportTimeout,
     InvalidRequest,
     InvalidResponse,
     JobIdLost,
@@ -71,7 +76,12 @@ __all__ = [
     "BatchRecord",
     "BatchState",
     "ConfigurationError",
+    "DownloadProgress",
+    "Export",
     "ExportError",
+    "ExportJob",
+    "ExportState",
+    "ExportTimeout",
     "ExportedSource",
     "FanOut",
     "FanOutSummary",
@@ -97,8 +107,11 @@ __all__ = [
     "RateLimit",
     "RateLimited",
     "RequestNotSent",
+    "Results",
     "RetryPolicy",
+    "RunExport",
     "ServerError",
+    "SourceResult",
     "StatusError",
     "SubmissionUnknown",
     "TextBounds",

@@ -195,7 +195,7 @@ class Cutter:
         if batch:
             yield tuple(batch)
 
-    def leave_out(self, source_ids: Iterable[int]) -> None:
+    def leave_out(self, source_ids: Sequence[int]) -> None:
         """Cut no batches of a stream with these ids: they have theirs already, from an earlier time."""
         self._earlier.add(source_ids)
 
@@ -233,8 +233,10 @@ class _SeenIds:
             return bool(block[place >> 3] & 1 << (place & 7))
         return place in block
 
-    def add(self, source_ids: Iterable[int]) -> list[int]:
+    def add(self, source_ids: Sequence[int]) -> list[int]:
         """Take in ids; return those that were new."""
+        if self._add_row(source_ids):
+            return [*source_ids]
         new: list[int] = []
         current = -1
         block: set[int] | bytearray = set()
@@ -254,6 +256,25 @@ class _SeenIds:
                 if len(block) > _FEW:
                     block = self._blocks[current] = _as_bits(block)
         return new
+
+    def _add_row(self, source_ids: Sequence[int]) -> bool:
+        """Take in ids that are a row without gaps, as ids most often are, and new; return whether they were."""
+        if not source_ids:
+            return False
+        first, count = source_ids[0], len(source_ids)
+        place = first & _LAST_PLACE
+        block = self._blocks.get(first - place)
+        if not isinstance(block, bytearray) or place + count > _BLOCK:
+            return False
+        if source_ids[-1] != first + count - 1 or [*range(first, first + count)] != [*source_ids]:
+            return False
+        begin, end = place >> 3, (place + count + 7) >> 3
+        bits = int.from_bytes(block[begin:end], "little")
+        row = ((1 << count) - 1) << (place & 7)
+        if bits & row:
+            return False
+        block[begin:end] = (bits | row).to_bytes(end - begin, "little")
+        return True
 
 
 def _as_bits(places: Iterable[int]) -> bytearray:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 from anyio import AsyncContextManagerMixin, get_cancelled_exc_class
 
 from annolab_async._calls import Calls
+from annolab_async._export_calls import ExportCalls
+from annolab_async._exporting import Exporting
 from annolab_async._fan_out import FanOut
 from annolab_async._http import (
     HttpSession,
@@ -41,10 +43,12 @@ from annolab_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Iterable
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+
+    import httpx
 
     from annolab_async._batch_plan import BatchPlan
-    from annolab_async._fan_out import FanOutOptions
+    from annolab_async._fan_out_options import FanOutOptions
     from annolab_async._http import HttpClient, Progress, TransportName
     from annolab_async._limits import RateLimit
     from annolab_async._records import InferenceRequest
@@ -60,7 +64,7 @@ _WORDS_REMEMBERED: Final = 100
 _OK: Final = 200
 
 
-class AsyncInferenceClient(AsyncContextManagerMixin):
+class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
     """Submits inference batches to AnnoLab and asks for their jobs; to be used in an ``async with`` block.
 
     ```python
@@ -84,6 +88,8 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         max_connections: requests under way at once; further ones wait for their turn. With an ``http_client``, no
             more than its pool has connections.
         plain_http_hosts: hosts to which the key may be sent unencrypted, over ``http://``; this machine always may.
+        download_client: makes the client that files of exports are downloaded with, for a proxy or certificates of
+            your own; None makes one as the environment says. The key is never sent with it.
 
     Raises:
         ConfigurationError: there is no key, or an argument makes no sense.
@@ -102,6 +108,7 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         rate_limit: RateLimit | None = None,
         max_connections: int = 100,
         plain_http_hosts: Collection[str] = (),
+        download_client: Callable[[], httpx.AsyncClient] | None = None,
     ) -> None:
         self._base_url = "?"  # repr() shows it, also of a client that was never finished
         if api_key is None:
@@ -139,6 +146,17 @@ class AsyncInferenceClient(AsyncContextManagerMixin):
         self.budget = RetryBudget()
         self.turns = Turnstile(self._session.max_at_once, Throttle(rate_limit))
         self._calls = Calls(self._session, retry=self.retry, budget=self.budget, turns=self.turns)
+        self._exports = ExportCalls(
+            self._calls,
+            self._session,
+            key=key,
+            base_url=self._base_url,
+            retry=self.retry,
+            budget=self.budget,
+            turns=self.turns,
+            plain_http_hosts=tuple(plain_http_hosts),
+            download_client=download_client,
+        )
         self._unknown_words: set[str] = set()
 
     def __repr__(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from copy import copy
-from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from anyio import (
     AsyncContextManagerMixin,
@@ -17,40 +18,29 @@ from anyio import (
 from anyio.lowlevel import checkpoint
 
 from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._fan_out_options import check_options
 from annolab_async._fan_out_work import RunWork
-from annolab_async._owners import owner_name
+from annolab_async._owners import own_name
 from annolab_async._records import is_positive
+from annolab_async._results import RunExport, results_of, sources_of
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
 from annolab_async.ledger import open_ledger
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import AsyncGenerator, Collection
+    from collections.abc import AsyncGenerator, Collection, Iterable
 
     from annolab_async._batch_plan import BatchPlan
     from annolab_async._fan_out_state import FanOutSummary
+    from annolab_async._results import Results
+    from annolab_async._schedule import PollSchedule
     from annolab_async._sender import BatchClient
     from annolab_async.ledger import Ledger
 
-__all__ = ["FanOut", "FanOutOptions"]
+__all__ = ["FanOut"]
 
 _NOT_OPEN: Final = "The run is not open: use it inside `async with client.fan_out(...) as run:`."
 _TRIED_AGAIN: Final = frozenset({BatchState.ERRORED, BatchState.TIMED_OUT, BatchState.LOST})
-
-
-class FanOutOptions(TypedDict, total=False):
-    """The options of :class:`FanOut`."""
-
-    ledger: Ledger | str | os.PathLike[str] | None
-    run: str
-    max_in_flight: int
-    max_concurrent_submits: int
-    on_error: Literal["keep", "split"]
-    job_timeout: float | None
-    failure_budget: float
-    stop_timeout: float
-    lease_seconds: float
 
 
 class FanOut(AsyncContextManagerMixin):
@@ -82,6 +72,7 @@ class FanOut(AsyncContextManagerMixin):
         max_concurrent_submits: submissions at once.
         on_error: ``"keep"`` leaves a batch ERRORED; ``"split"`` halves it and sends the halves, until the
             sources that do not work stand alone.
+        schedule: when to ask for which job; None is :class:`Predictive`.
         job_timeout: seconds after which a job without an end is TIMED_OUT, None for never.
         failure_budget: seconds for which no batch may reach the server, or polls of a job may fail.
         stop_timeout: seconds that open requests have when the run is stopped.
@@ -101,29 +92,27 @@ class FanOut(AsyncContextManagerMixin):
         max_in_flight: int = 100,
         max_concurrent_submits: int = 8,
         on_error: Literal["keep", "split"] = "keep",
+        schedule: PollSchedule | None = None,
         job_timeout: float | None = None,
         failure_budget: float = 300.0,
         stop_timeout: float = 10.0,
         lease_seconds: float = 60.0,
     ) -> None:
-        if not run or not isinstance(run, str):
-            raise ValueError(f"run is {run!r}, not a name")
-        if on_error not in {"keep", "split"}:
-            raise ValueError(f"on_error is {on_error!r}, neither 'keep' nor 'split'")
-        for name, number in (
-            ("max_in_flight", max_in_flight),
-            ("max_concurrent_submits", max_concurrent_submits),
-        ):
-            if type(number) is not int or number < 1:
-                raise ValueError(f"{name} is {number!r}, not an integer from 1 up")
-        for name, seconds in (
-            ("job_timeout", job_timeout),
-            ("failure_budget", failure_budget),
-            ("stop_timeout", stop_timeout),
-            ("lease_seconds", lease_seconds),
-        ):
-            if not (is_positive(seconds) or (name == "job_timeout" and seconds is None)):
-                raise ValueError(f"{name} is {seconds!r}, not a positive number of seconds")
+        check_options(
+            plan,
+            run=run,
+            on_error=on_error,
+            numbers={
+                "max_in_flight": max_in_flight,
+                "max_concurrent_submits": max_concurrent_submits,
+            },
+            seconds={
+                "job_timeout": job_timeout,
+                "failure_budget": failure_budget,
+                "stop_timeout": stop_timeout,
+                "lease_seconds": lease_seconds,
+            },
+        )
         self._client = client
         self._plan = plan
         self._ledger = ledger
@@ -131,6 +120,7 @@ class FanOut(AsyncContextManagerMixin):
         self._max_in_flight = max_in_flight
         self._submits = max_concurrent_submits
         self._splits = on_error == "split"
+        self._schedule = schedule
         self._job_timeout = job_timeout
         self._failure_budget = failure_budget
         self._stop_timeout = stop_timeout
@@ -148,11 +138,12 @@ class FanOut(AsyncContextManagerMixin):
         self._has_begun = True
         async with AsyncExitStack() as stack:
             ledger = self._ledger
-            if isinstance(ledger, str):  # its driver is imported, which takes a while
+            if isinstance(ledger, str | os.PathLike):  # its driver is imported, which takes a while
                 ledger = await to_thread.run_sync(open_ledger, ledger)
             ledger = await stack.enter_async_context(open_ledger(ledger))
             watcher = InferenceWatcher(
                 self._client,
+                schedule=self._schedule,
                 job_timeout=self._job_timeout,
                 failure_budget=self._failure_budget,
                 keep_open=True,
@@ -164,7 +155,7 @@ class FanOut(AsyncContextManagerMixin):
                     self._name, self._plan.fingerprint, details=self._plan.details
                 ),
                 await stack.enter_async_context(watcher),
-                owner=await to_thread.run_sync(owner_name),  # it reads files
+                owner=stack.enter_context(own_name()),
                 max_in_flight=self._max_in_flight,
                 max_concurrent_submits=self._submits,
                 splits=self._splits,
@@ -310,6 +301,66 @@ class FanOut(AsyncContextManagerMixin):
         work.watch(after)
         work.look_for_work()
         return after
+
+    async def export(
+        self,
+        *,
+        layers: Iterable[str] | None = None,
+        include_annotation_types: bool = False,
+        include_sources: bool = False,
+        include_text_bounds: bool = False,
+        sources_at_once: int = 10_000,
+    ) -> RunExport:
+        """Have the annotations of the sources that have finished exported.
+
+        Args:
+            layers: only the annotations in the layers of these names; None for the output layer, as far as it has a
+                name in the plan, else for all.
+            include_annotation_types: whether the types are to be in the files, too.
+            include_sources: whether the sources and their texts are.
+            include_text_bounds: whether it is to be told where the texts stand on their pages.
+            sources_at_once: how many sources one export is for; if there are more, there are several.
+
+        Returns:
+            The exports, which have just begun; there is at least one.
+
+        Raises:
+            ExportError: no source has finished.
+            RequestNotSent, NoResponse, StatusError, InvalidResponse: it failed, as often as the client's ``retry``
+                allows.
+            ValueError, NotOpen
+        """
+        finished = [record async for record in self.batches(BatchState.FINISHED)]
+        plan, output = self._plan, self._plan.output_layer_identifier
+        if layers is None and isinstance(output, str):
+            layers = [output]
+        parts = [
+            await self._client.export(
+                group_name=plan.group_name,
+                project=plan.project_identifier,
+                source_ids=source_ids,
+                layers=layers,
+                include_annotation_types=include_annotation_types,
+                include_sources=include_sources,
+                include_text_bounds=include_text_bounds,
+            )
+            for source_ids in sources_of(finished, at_once=sources_at_once)
+        ]
+        return RunExport(parts)
+
+    async def results(self) -> Results:
+        """Return what the run has brought: for each source that has finished its annotations in the output layer.
+
+        It waits for the exports and downloads them. Sources without annotations are there, too. Annotations that were
+        in the layer before are among them: nothing tells them from new ones.
+
+        Raises:
+            ExportError: no source has finished, or an export failed or cannot be read.
+            RequestNotSent, NoResponse, StatusError, InvalidResponse, NotOpen: as :meth:`export`.
+        """
+        exports = await self.export()
+        finished = [record async for record in self.batches(BatchState.FINISHED)]
+        return await results_of(finished, exports, layer=self._plan.output_layer_identifier)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Stop in good order: submit nothing more, let what is open be answered, write all down, end the iteration.

@@ -22,6 +22,8 @@ _FAILED: Final = frozenset({BatchState.ERRORED, BatchState.TIMED_OUT, BatchState
 _ENDED: Final = frozenset({BatchState.FINISHED, *_FAILED})
 # Over how many seconds the rate is averaged.
 _WINDOW: Final = 60.0
+# What ends within so many seconds is noted together, so that a fast run keeps no more than a slow one.
+_GRAIN: Final = 1.0
 
 
 @frozen(kw_only=True)
@@ -83,9 +85,16 @@ class Books:
         self._batches[record.state] += 1
         self._sources[record.state] += size
         if record.state in _ENDED and before not in _ENDED:
+            self._note_end(now, size)
+        self.keep(record)
+
+    def _note_end(self, now: float, size: int) -> None:
+        if self._ends and now - self._ends[-1][0] < _GRAIN:
+            began, others = self._ends[-1]
+            self._ends[-1] = (began, others + size)
+        else:
             self._ends.append((now, size))
             self._forget_old(now)  # here too: perhaps nobody ever asks for a summary
-        self.keep(record)
 
     def _forget_old(self, now: float) -> None:
         while self._ends and self._ends[0][0] < now - _WINDOW:

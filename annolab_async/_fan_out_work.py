@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep, to_thread
+from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep
 
 from annolab_async._batch_plan import Cutter
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchState
 from annolab_async._fan_out_state import Books, RecordMailbox
-from annolab_async._owners import gone_among
+from annolab_async._owners import is_gone
 from annolab_async._records import Outcome
 from annolab_async._scribe import Scribe
 from annolab_async._sender import Sender
@@ -110,6 +110,7 @@ class RunWork:
             failure_budget=failure_budget,
             on_taken=self.watch,
             on_refused=self._split_later,
+            batch_of=self.batch_of,
         )
         self._cutter = Cutter(plan)
         self._planned_earlier = 0
@@ -145,8 +146,7 @@ class RunWork:
         """Take over what those who are gone have left behind, and look at what there is."""
         held = (BatchState.SENDING, BatchState.SUBMITTED)
         owners = {record.owner or "" async for record in self._run.batches(states=held)}
-        gone = await to_thread.run_sync(gone_among, owners) if owners else []
-        for record in await self.scribe.take_over(of=gone):
+        for record in await self.scribe.take_over(of=[name for name in owners if is_gone(name)]):
             self.watch(record)
         async for record in self._run.batches(states=_IN_TROUBLE):
             self.books.keep(record)

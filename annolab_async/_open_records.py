@@ -83,8 +83,7 @@ def _code(fields: Sequence[attrs.Attribute[Any]]) -> str:
         "  if name not in known: extra[name] = data[name]",
     ]
     for field in fields:
-        # Not by their own names: one is called "type".
-        name, wire, kind = f"its_{field.name}", camel_case(field.name), open_kind(field.type)
+        name, wire, kind = _local(field), camel_case(field.name), open_kind(field.type)
         lines.append(f" {name} = get({wire!r})")
         if kind is Any:
             continue
@@ -106,13 +105,17 @@ def _code(fields: Sequence[attrs.Attribute[Any]]) -> str:
     for field in fields:
         if also := field.metadata.get(_ALSO):
             fit = _fit(f"extra.get({also!r})", int)
-            lines.append(
-                f" if its_{field.name} is None and {fit}: its_{field.name} = extra.pop({also!r})"
-            )
+            name = _local(field)
+            lines.append(f" if {name} is None and {fit}: {name} = extra.pop({also!r})")
     lines.append(" record = new(twin)")
-    lines += [f" record.{field.name} = its_{field.name}" for field in fields]
+    lines += [f" record.{field.name} = {_local(field)}" for field in fields]
     lines += [" record.extra = extra", " record.__class__ = cls", " return record"]
     return "\n".join(lines)
+
+
+def _local(field: attrs.Attribute[Any]) -> str:
+    # A field may have the name of what the code uses, such as ``type``.
+    return f"its_{field.name}"
 
 
 def open_writer(cls: Attrs) -> Callable[[Any], dict[str, Any]]:

@@ -5,29 +5,34 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator
 
-__all__ = ["gone_among", "is_gone", "owner_name"]
+__all__ = ["is_gone", "own_name"]
+
+# Those of this process who are still at work.
+_at_work: set[str] = set()
 
 
-def owner_name() -> str:
-    """Return a name that nobody else has: host, its processes, the one of them, when that began, and chance."""
+@contextmanager
+def own_name() -> Generator[str]:
+    """Have a name that nobody else has: host, its processes, the one of them, when that began, and chance."""
     process = os.getpid()
     chance = secrets.token_hex(4)
-    return ":".join([socket.gethostname(), _processes(), str(process), _began(process), chance])
-
-
-def gone_among(owners: Iterable[str]) -> list[str]:
-    """Return those of some owners who certainly work no more."""
-    return [owner for owner in owners if is_gone(owner)]
+    name = ":".join([socket.gethostname(), _processes(), str(process), _began(process), chance])
+    _at_work.add(name)
+    try:
+        yield name
+    finally:
+        _at_work.discard(name)
 
 
 def is_gone(owner: str) -> bool:
-    """Return whether an owner certainly works no more: its process, one of those seen from here, has ended."""
+    """Return whether an owner certainly works no more: it, or its process, one of those seen from here, has ended."""
     parts = owner.split(":")
     if len(parts) != _PARTS:
         return False
@@ -35,6 +40,8 @@ def is_gone(owner: str) -> bool:
     if (host, processes) != (socket.gethostname(), _processes()) or not process.isdecimal():
         return False
     now = _began(int(process))
+    if int(process) == os.getpid() and now == began:
+        return owner not in _at_work
     # Where it cannot be told when a process began, another may have got its number.
     return now != began and _UNKNOWN not in {now, began, processes}
 

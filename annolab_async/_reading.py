@@ -39,7 +39,7 @@ class Records(AsyncIterator[T]):
 
     def __init__(
         self,
-        reader: RecordReader[T],
+        reader: RecordReader[T] | None,
         *,
         on_skipped: Callable[[ExportError], None] | None,
         is_strict: bool,
@@ -76,15 +76,16 @@ class Records(AsyncIterator[T]):
         self._is_over = True
         self._batch = iter(())
         self._fault = None
-        with CancelScope(shield=True):
-            await to_thread.run_sync(self._reader.settle)
+        if self._reader is not None:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(self._reader.settle)
 
     async def _next(self) -> T:
         while True:
             if self._fault is not None:
                 fault, self._fault = self._fault, None
                 raise fault
-            if self._is_over:
+            if self._is_over or self._reader is None:
                 raise StopAsyncIteration
             self._take(await in_thread(self._reader.read, self._reader.settle))
             for record in self._batch:

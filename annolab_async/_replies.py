@@ -7,7 +7,7 @@ import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from annolab_async._secret import ApiKey
 
-__all__ = ["Reply", "read_job", "retry_after"]
+__all__ = ["Reply", "read_as", "read_job", "retry_after"]
+
+T = TypeVar("T")
 
 _OK: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
@@ -60,14 +62,7 @@ def read_job(
         StatusError: the status is not a success.
         InvalidResponse: the body is no job, or not the one asked for.
     """
-    if reply.status_code not in _OK:
-        raise StatusError.of(
-            status_code=reply.status_code,
-            message=key.shown(_message(reply)),
-            method=reply.method,
-            path=reply.path,
-            retry_after=retry_after(reply.headers, utc_now),
-        )
+    _check_status(reply, key, utc_now)
     job, fault = _job(reply, asked_for)
     if job is not None:
         return job
@@ -81,6 +76,46 @@ def read_job(
         excerpt=key.shown(_text(reply.body)),
         inference_job_id=salvaged if asked_for in {None, salvaged} else None,
     )
+
+
+def read_as(
+    cls: type[T], reply: Reply, *, key: ApiKey, utc_now: Callable[[], datetime], name: str
+) -> T:
+    """Return the record that an answer describes.
+
+    Args:
+        cls: the attrs class of the record.
+        reply: the answer.
+        key: what errors must not show of the answer.
+        utc_now: tells the time, for a ``Retry-After`` that names a date.
+        name: what was asked for, such as "an export".
+
+    Raises:
+        StatusError: the status is not a success.
+        InvalidResponse: the body is something else.
+    """
+    _check_status(reply, key, utc_now)
+    fault = reply.fault or ""
+    if not fault:
+        try:
+            return structure(cls, decode_json(reply.body))
+        except ValueError as error:
+            fault = str(error)
+    # Raised here, where no exception on the way holds the body; nor is any of it shown: it may hold a signed link.
+    raise InvalidResponse(
+        method=reply.method, path=reply.path, fault=key.shown(fault), excerpt="", wanted=name
+    )
+
+
+def _check_status(reply: Reply, key: ApiKey, utc_now: Callable[[], datetime]) -> None:
+    if reply.status_code not in _OK:
+        raise StatusError.of(
+            status_code=reply.status_code,
+            message=key.shown(_message(reply)),
+            method=reply.method,
+            path=reply.path,
+            retry_after=retry_after(reply.headers, utc_now),
+        )
 
 
 def _job(reply: Reply, asked_for: int | None) -> tuple[InferenceJob | None, str]:

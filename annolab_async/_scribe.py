@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from anyio import Event, current_time
@@ -10,7 +10,7 @@ from anyio import Event, current_time
 from annolab_async._batch_records import BatchRecord, BatchState
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import AsyncGenerator, Generator, Sequence
 
     from annolab_async._fan_out_state import Books, RecordMailbox
     from annolab_async.ledger import LedgerRun
@@ -47,7 +47,7 @@ class Scribe:
         self._mailbox = mailbox
         self._news = Event()
         self._writing = 0
-        self._is_counting = False
+        self._is_taken = False
 
     async def wait_for_news(self) -> None:
         """Wait until something has changed."""
@@ -60,7 +60,7 @@ class Scribe:
 
     async def claim(self) -> BatchRecord | None:
         """Take the next planned batch, if there is one: its sending is written down from now on."""
-        await self._until_counted()
+        await self._until_free()
         with self._writes():
             records = await self._run.claim(self.owner, limit=1, lease_seconds=self._lease_seconds)
             return self._enter(BatchState.PLANNED, records[0]) if records else None
@@ -76,7 +76,7 @@ class Scribe:
         Returns:
             The batch as it is now; None if somebody else has changed it since.
         """
-        await self._until_counted()
+        await self._until_free()
         with self._writes():
             after = await self._run.change(record, to, owner=self.owner, **news)
             return self._enter(record.state, after) if after else None
@@ -89,8 +89,8 @@ class Scribe:
         """Put the two halves of a batch in its place."""
         middle = len(record.source_ids) // 2
         halves = [record.source_ids[:middle], record.source_ids[middle:]]
-        await self._until_counted()
-        with self._writes():
+        # A half that is claimed before it is entered here would be counted beside the whole.
+        async with self._alone():
             parts = await self._run.split(record, halves, owner=self.owner)
             if parts is None:
                 return
@@ -111,7 +111,7 @@ class Scribe:
     async def take_over(self, *, of: Sequence[str] = ()) -> list[BatchRecord]:
         """Take over what owners have left behind who are gone; return it as it is now."""
         taken: list[BatchRecord] = []
-        await self._until_counted()
+        await self._until_free()
         with self._writes():
             while records := await self._run.take_over(
                 self.owner, limit=_PAGE, lease_seconds=self._lease_seconds, of=of
@@ -125,18 +125,23 @@ class Scribe:
     async def count(self) -> None:
         """Take the ledger's word for how many batches are in which state: others may be at work, too."""
         # What is being written would be counted twice, or not at all.
-        await self._until_counted()
-        self._is_counting = True
+        async with self._alone():
+            self._books.copy_counts(await self._run.counts())
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncGenerator[None]:
+        await self._until_free()
+        self._is_taken = True
         try:
             while self._writing:
                 await self.wait_for_news()
-            self._books.copy_counts(await self._run.counts())
+            yield
         finally:
-            self._is_counting = False
+            self._is_taken = False
             self.tell_news()
 
-    async def _until_counted(self) -> None:
-        while self._is_counting:
+    async def _until_free(self) -> None:
+        while self._is_taken:
             await self.wait_for_news()
 
     @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["ApiKey", "key_fault"]
+__all__ = ["LINKS", "ApiKey", "Hiding", "key_fault"]
 
 _EXCERPT_LENGTH: Final = 200
 # Signed links carry their secret in the query.
@@ -24,6 +24,23 @@ def key_fault(text: object) -> str | None:
             "file with its line end? Then strip() it."
         )
     return None
+
+
+class Hiding(Protocol):
+    """What knows a secret."""
+
+    def hide(self, text: str) -> str:
+        """Return a text without the secret."""
+        ...
+
+
+class _Links:
+    def hide(self, text: str) -> str:
+        return _QUERY.sub("?[hidden]", text)
+
+
+LINKS: Final[Hiding] = _Links()
+"""Hides the queries of links, which may be signed."""
 
 
 class _Hidden(str):
@@ -63,7 +80,7 @@ class ApiKey:
 
     def hide(self, text: str) -> str:
         """Return a text without this key, and without the queries of links, which may be signed."""
-        return _QUERY.sub("?[hidden]", self._pattern.sub("[API key]", text))
+        return LINKS.hide(self._pattern.sub("[API key]", text))
 
     def shown(self, text: str) -> str:
         """Return the beginning of a text of the server's: no secret, nothing unprintable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep
 
@@ -25,9 +25,10 @@ from annolab_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from annolab_async._batch_plan import BatchPlan
+    from annolab_async._exports import Export
     from annolab_async._fan_out_state import Books, RecordMailbox
     from annolab_async._http import Progress
     from annolab_async._records import InferenceJob, InferenceRequest
@@ -39,6 +40,13 @@ _log: Final = logging.getLogger(__name__)
 # How many answers in a row may be lost, or batches be refused before any was taken, until it is no accident.
 _MOST_UNKNOWN_IN_A_ROW: Final = 20
 _MOST_REFUSED_AT_FIRST: Final = 3
+# What a batch can only be in if the server has taken it, and with it the plan's names.
+_TAKEN: Final = (
+    BatchState.SUBMITTED,
+    BatchState.FINISHED,
+    BatchState.TIMED_OUT,
+    BatchState.LOST,
+)
 
 
 class BatchClient(StatusSource, Protocol):
@@ -50,6 +58,20 @@ class BatchClient(StatusSource, Protocol):
 
     async def submit_once(self, request: InferenceRequest, progress: Progress) -> InferenceJob:
         """Send a batch whose turn it is, once."""
+        ...
+
+    async def export(
+        self,
+        *,
+        group_name: str,
+        project: str | int,
+        source_ids: Iterable[int] | None = None,
+        layers: Iterable[str] | None = None,
+        include_annotation_types: bool = False,
+        include_sources: bool = False,
+        include_text_bounds: bool = False,
+    ) -> Export:
+        """Have annotations exported."""
         ...
 
 
@@ -66,6 +88,7 @@ class Sender:
         failure_budget: seconds for which no batch may reach the server until that is raised.
         on_taken: is told of each batch that the server has taken.
         on_refused: is told of each batch that the server has refused.
+        batch_of: returns the batch whose job is being watched, by the job's id.
     """
 
     def __init__(
@@ -80,6 +103,7 @@ class Sender:
         failure_budget: float,
         on_taken: Callable[[BatchRecord, InferenceJob | None], None],
         on_refused: Callable[[BatchRecord], None],
+        batch_of: Callable[[int], int | None],
     ) -> None:
         self._client = client
         self._plan = plan
@@ -90,6 +114,8 @@ class Sender:
         self._failure_budget = failure_budget
         self._on_taken = on_taken
         self._on_refused = on_refused
+        self._batch_of = batch_of
+        self._being_taken: dict[int, int] = {}
         self._random = Random()
         self.in_flight: set[int] = set()
         self.may_find_more = False
@@ -174,6 +200,9 @@ class Sender:
                 elif not self.is_stopping:
                     # Others were faster, or the plan has not come this far.
                     self.may_find_more = False
+                    if self._books.count(BatchState.PLANNED):
+                        # It would be looked for again and again.
+                        await self._scribe.count()
             finally:
                 self._sending.discard(scope)
                 self._scribe.tell_news()
@@ -197,18 +226,24 @@ class Sender:
             self._note_unknown(error)
         except InvalidResponse as error:  # with an id: it would be a SubmissionUnknown otherwise
             _log.warning("Batch %d: %s", record.number, error)
-            await self._taken(record, error.inference_job_id, None)
+            await self._taken(record, cast("int", error.inference_job_id), None)
         except AnnoLabError as error:
             await self._not_taken(record, error)
         else:
             await self._taken(record, job.inference_job_id, job)
 
-    async def _taken(
-        self, record: BatchRecord, job_id: int | None, job: InferenceJob | None
-    ) -> None:
+    async def _taken(self, record: BatchRecord, job_id: int, job: InferenceJob | None) -> None:
+        other = self._being_taken.get(job_id) or self._batch_of(job_id)
+        if other is not None:
+            # As of a server that was set up anew, and counts from 1 again.
+            error = f"The server named job {job_id} for it, which is batch {other}'s."
+            _log.error("Batch %d: %s", record.number, error)
+            await self._write(record, BatchState.UNKNOWN, error=error)
+            return
         self.has_sent = True
         self._failures = self._unknown_in_a_row = 0
         status = job.status if job else None
+        self._being_taken[job_id] = record.number
         try:
             after = await self._write(
                 record, BatchState.SUBMITTED, inference_job_id=job_id, status=status
@@ -220,6 +255,8 @@ class Sender:
                 job_id,
             )
             raise
+        finally:
+            del self._being_taken[job_id]
         if after is not None:
             self._on_taken(after, job)
 
@@ -233,7 +270,7 @@ class Sender:
             return
         is_for_all = isinstance(
             error, RequestNotSent | NotOpen | AuthenticationError | PermissionDenied
-        ) or (isinstance(error, NotFound) and not self.has_sent)
+        ) or (isinstance(error, NotFound) and not self._is_plan_sound)
         if is_for_all or not isinstance(error, StatusError):
             await self._write(record, BatchState.PLANNED)
             raise error
@@ -241,8 +278,13 @@ class Sender:
         self._refused += 1
         if after is not None:
             self._on_refused(after)
-        if not self.has_sent and self._refused >= _MOST_REFUSED_AT_FIRST:
+        if not self._is_plan_sound and self._refused >= _MOST_REFUSED_AT_FIRST:
             raise error
+
+    @property
+    def _is_plan_sound(self) -> bool:
+        # Also when that was shown before this process began: what is left may be all that is ever refused.
+        return self.has_sent or self._books.count(*_TAKEN) > 0
 
     async def _write(
         self, record: BatchRecord, to: BatchState, **news: object

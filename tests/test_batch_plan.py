@@ -88,6 +88,7 @@ async def test_an_asynchronous_stream_is_cut_in_its_order() -> None:
     plan = a_plan(streamed(range(1, 6)), batch_size=2)
     assert plan.is_streamed
     assert await cut_stream(plan) == [(1, 2), (3, 4), (5,)]
+    assert await cut_stream(a_plan(streamed(range(1, 5)), batch_size=2)) == [(1, 2), (3, 4)]
 
 
 def test_what_is_no_asynchronous_stream_is_not_taken_for_one() -> None:
@@ -136,6 +137,17 @@ def test_densely_packed_ids_are_told_apart_as_well() -> None:
     # More than 1024 to a block of 65536: from there on they are remembered as bits.
     source_ids = [*range(1, 140_000, 7), *range(1, 140_000, 3)]
     batches = cut(a_plan(iter(source_ids), batch_size=1000))
+    assert [one for batch in batches for one in batch] == list(dict.fromkeys(source_ids))
+
+
+@unhurried
+@given(st.lists(st.tuples(st.integers(64_000, 68_000), st.integers(1, 1500)), max_size=12))
+@example([(64_000, 1100), (65_000, 50), (65_530, 12)])
+@example([(64_000, 1100), (66_000, 7), (66_007, 2), (66_000, 9)])
+def test_rows_of_ids_are_told_apart_wherever_they_overlap(rows: list[tuple[int, int]]) -> None:
+    # Across the border of blocks at 65,536, and on both sides of where they become bits.
+    source_ids = [first + i for first, count in rows for i in range(count)] or [1]
+    batches = cut(a_plan(source_ids, batch_size=7))
     assert [one for batch in batches for one in batch] == list(dict.fromkeys(source_ids))
 
 
@@ -331,8 +343,8 @@ def test_the_request_for_a_batch_has_the_plans_fields_and_its_sources() -> None:
     }
 
 
-def test_a_plan_of_a_million_sources_has_a_short_repr() -> None:
-    assert len(repr(a_plan(range(1, 1_000_001)))) < 300
+def test_a_plan_of_many_sources_has_a_short_repr() -> None:
+    assert len(repr(a_plan(range(1, 100_001)))) < 300
 
 
 def test_a_set_is_cut_the_same_way_however_it_was_filled() -> None:

@@ -11,10 +11,11 @@ import sys
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from typer.testing import CliRunner
 
 from annolab_async import Outcome
-from annolab_async.cli import _demo, main
+from annolab_async.cli import _app, _demo, main
 from annolab_async.cli._app import app
 
 SMALL = ["demo", "--batches", "30", "--batch-size", "2", "--workers", "30", "--error-share", "0.2"]
@@ -37,6 +38,15 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def no_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> bool:
+        await checkpoint()
+        return True
+
+    monkeypatch.setattr(_app, "run_fan_out_demo", nothing)
+
+
 def test_the_demo_tells_what_came_of_every_job() -> None:
     done = run(*SMALL)
     assert done.returncode == 0, done.stderr
@@ -48,9 +58,11 @@ def test_the_demo_tells_what_came_of_every_job() -> None:
     assert "30 submits" in done.stdout
     assert "95% within" in done.stdout
     assert "Every job got exactly one outcome" in done.stdout
+    assert "every source is in exactly one job" in done.stdout
     assert "\x1b" not in done.stdout, "plain text when it is no terminal"
 
 
+@pytest.mark.usefixtures("no_fan_out")
 def test_the_same_seed_gives_the_same_failures() -> None:
     runs = [CliRunner().invoke(app, [*SMALL, "--seed", seed]).stdout for seed in ("1", "1", "2")]
     # Which jobs fail, that is; which batch gets which job depends on which submitter comes first.
@@ -78,8 +90,11 @@ def test_on_a_terminal_there_is_a_live_bar() -> None:
     assert b"\x1b[" in shown
     assert b"/30" in shown
     assert b"Every job got exactly one outcome" in shown
+    assert b"batches have a job" in shown
+    assert b"every source is in exactly one job" in shown
 
 
+@pytest.mark.usefixtures("no_fan_out")
 def test_an_outcome_that_is_not_the_truth_is_told_and_is_the_exit_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -122,7 +137,7 @@ def test_senseless_options_are_refused() -> None:
     assert run("dmeo").returncode == 2
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich", "starlette", "uvicorn"])
+@pytest.mark.parametrize("missing", ["typer", "rich", "sqlalchemy", "starlette", "uvicorn"])
 def test_without_its_libraries_it_says_how_to_get_them(missing: str) -> None:
     code = (
         f"import sys; sys.modules[{missing!r}] = None; from annolab_async.cli import main; main()"
@@ -131,7 +146,7 @@ def test_without_its_libraries_it_says_how_to_get_them(missing: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert "pip install 'annolab-async[cli,emulator]'" in done.stderr
+    assert "pip install 'annolab-async[cli,emulator,ledger]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

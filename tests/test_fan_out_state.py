@@ -237,11 +237,13 @@ def test_looking_twice_shows_the_same() -> None:
     assert look(books, 30.0) == look(books, 30.0)
 
 
-def test_what_ended_long_ago_takes_no_room_though_nobody_looks() -> None:
+@pytest.mark.parametrize("gap", [1.0, 0.01])
+def test_what_has_ended_takes_little_room_though_nobody_looks(gap: float) -> None:
     books = Books(0.0)
     for number in range(1, 10_001):
-        books.enter(BatchState.SUBMITTED, a_record(number, BatchState.FINISHED), float(number))
+        books.enter(BatchState.SUBMITTED, a_record(number, BatchState.FINISHED), number * gap)
     assert len(books._ends) <= 62
+    assert look(books, 10_000 * gap).sources_per_second == pytest.approx(3 / gap, rel=0.02)
 
 
 def test_every_source_is_accounted_for_at_every_moment_of_any_run() -> None:

@@ -5,16 +5,22 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from annolab_async._owners import is_gone, owner_name
+from annolab_async._owners import is_gone, own_name
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="when processes began is told by /proc"
 )
-ASK = "from annolab_async._owners import owner_name; print(owner_name(), flush=True); input()"
+ASK = """
+from annolab_async._owners import own_name
+with own_name() as name:
+    print(name, flush=True)
+    input()
+"""
 
 
 def a_process() -> tuple[subprocess.Popen[str], str]:
@@ -26,11 +32,14 @@ def a_process() -> tuple[subprocess.Popen[str], str]:
 
 
 def test_nobody_else_has_the_name() -> None:
-    assert len({owner_name() for _ in range(100)}) == 100
+    with ExitStack() as stack:
+        assert len({stack.enter_context(own_name()) for _ in range(100)}) == 100
 
 
-def test_who_is_alive_is_not_gone() -> None:
-    assert not is_gone(owner_name())
+def test_who_is_at_work_is_not_gone() -> None:
+    with own_name() as owner:
+        assert not is_gone(owner)
+    assert is_gone(owner)
 
 
 def test_who_has_ended_is_gone() -> None:
@@ -52,17 +61,19 @@ def test_who_was_killed_is_gone_before_anybody_asks_for_its_exit_code() -> None:
 
 
 def test_who_got_the_number_of_one_that_has_ended_is_another() -> None:
-    *where, began, chance = owner_name().split(":")
+    with own_name() as owner:
+        *where, began, chance = owner.split(":")
     assert is_gone(":".join([*where, str(int(began) - 1), chance]))
 
 
 def test_who_has_its_number_from_another_container_or_boot_may_be_alive() -> None:
-    host, processes, *number, began, chance = owner_name().split(":")
+    with own_name() as owner:
+        host, processes, *number, began, chance = owner.split(":")
     assert not is_gone(":".join([host, f"{processes}1", *number, str(int(began) - 1), chance]))
 
 
 @pytest.mark.parametrize(
-    "owner", ["", "another", "::::", f"elsewhere.invalid:0-0:{os.getpid()}:1:abcd", "a:b:c:d:e:f"]
+    "owner", ["", "another", "::::", "elsewhere.invalid:0-0:1:1:abcd", "a:b:c:d:e:f"]
 )
 def test_of_others_nothing_is_known(owner: str) -> None:
     assert not is_gone(owner)
@@ -73,7 +84,7 @@ def test_without_proc_nobody_is_thought_gone(monkeypatch: pytest.MonkeyPatch) ->
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", refuse)
-    owner = owner_name()
-    assert owner.split(":")[1:4] == ["?", str(os.getpid()), "?"]
-    assert not is_gone(owner)
-    assert not is_gone(owner.replace("?", "12345"))
+    with own_name() as owner:
+        assert owner.split(":")[1:4] == ["?", str(os.getpid()), "?"]
+        assert not is_gone(owner)
+        assert not is_gone(owner.replace("?", "12345"))

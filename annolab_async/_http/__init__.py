@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from annolab_async._http._apart import apart
 from annolab_async._http._faults import Progress
+from annolab_async._http._fetch import Fetcher
 from annolab_async._http._given import check_client, has_network
-from annolab_async._http._origins import check_base_url, check_path
+from annolab_async._http._links import SignedLink, signed_link
+from annolab_async._http._origins import check_base_url, check_path, path_within
 from annolab_async._http._session import HttpSession
 from annolab_async._http._transports import TransportName
 
@@ -19,11 +22,16 @@ if TYPE_CHECKING:
     from annolab_async._http._given import HttpClient as HttpClient
 
 __all__ = [
+    "Fetcher",
     "HttpSession",
     "Progress",
+    "SignedLink",
     "TransportName",
+    "apart",
     "check_base_url",
     "check_client",
     "check_path",
     "has_network",
+    "path_within",
+    "signed_link",
 ]

@@ -9,7 +9,7 @@ from annolab_async.errors import NoResponse, RequestNotSent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from annolab_async._secret import ApiKey
+    from annolab_async._secret import Hiding
     from annolab_async.errors import AnnoLabError
 
 __all__ = ["Progress", "error_of", "is_of_the_wire", "may_be_stale", "scrubbed"]
@@ -132,14 +132,14 @@ def error_of(
     return NoResponse(method=method, path=path, cause=fault)
 
 
-def scrubbed(fault: Exception, key: ApiKey) -> Exception:
+def scrubbed(fault: Exception, key: Hiding) -> Exception:
     """Return a failure that can be shown: without the request that it holds, and the frames that held it.
 
     Tools that print the local variables of a traceback would show the key in those of the HTTP libraries.
 
     Args:
         fault: what was raised. It is changed in place, if it can be, with all that led to it.
-        key: what was sent with the request.
+        key: hides what was sent with the request.
     """
     for link in _chain(fault):
         link.__traceback__ = None
@@ -156,7 +156,7 @@ def scrubbed(fault: Exception, key: ApiKey) -> Exception:
     return fault
 
 
-def _plain(value: object, key: ApiKey) -> object:
+def _plain(value: object, key: Hiding) -> object:
     if isinstance(value, str):
         return key.hide(value)
     return value if isinstance(value, int | OSError | None) else type(value).__name__

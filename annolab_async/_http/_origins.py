@@ -14,7 +14,7 @@ from annolab_async.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["check_base_url", "check_path", "path_within"]
+__all__ = ["check_base_url", "check_path", "is_here", "path_within"]
 
 _LAST_PORT: Final = 65535
 _LONGEST_LOCATION: Final = 8192
@@ -66,7 +66,7 @@ def check_base_url(
             "base_url must look like https://api.annolab.ai: http or https, a host, perhaps a port and a path"
             + (f", and no {fault}" if fault else "")
         )
-    is_exposed = url.scheme == "http" and has_network and not _is_here(url.host)
+    is_exposed = url.scheme == "http" and has_network and not is_here(url.host)
     if is_exposed and url.host.lower() not in {host.lower() for host in plain_http_hosts}:
         raise ConfigurationError(
             f"base_url would send the API key unencrypted to {url.host}: use https://, or allow this host by name "
@@ -80,7 +80,8 @@ def _is_host(host: str) -> bool:
     return is_ipv6 or _HOST.fullmatch(host) is not None
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Return whether a host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

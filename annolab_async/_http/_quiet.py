@@ -7,12 +7,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from annolab_async._secret import ApiKey
+    from annolab_async._secret import Hiding
 
 __all__ = ["CURRENT_KEY", "quieten"]
 
-# The key of the request that is under way in this context, if it is one of ours.
-CURRENT_KEY: Final[ContextVar[ApiKey | None]] = ContextVar("annolab_async_key", default=None)
+# The key, or whatever else is secret, of the request that is under way in this context, if it is one of ours.
+CURRENT_KEY: Final[ContextVar[Hiding | None]] = ContextVar("annolab_async_key", default=None)
 
 # A filter concerns what is logged under its logger's very name.
 _LOGGERS: Final = [name + suffix for suffix in ("", "2") for name in ("httpx",)] + [

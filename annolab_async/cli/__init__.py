@@ -1,4 +1,4 @@
-"""The command ``annolab-async``: ``pip install 'annolab-async[cli,emulator]'``."""
+"""The command ``annolab-async``: ``pip install 'annolab-async[cli,emulator,ledger]'``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["main"]
 
-_LIBRARIES: Final = frozenset({"rich", "starlette", "typer", "uvicorn"})
+_LIBRARIES: Final = frozenset({"rich", "sqlalchemy", "starlette", "typer", "uvicorn"})
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
         if missing.partition(".")[0] not in _LIBRARIES:
             raise
         print(  # noqa: T201
-            f"annolab-async needs {missing}: pip install 'annolab-async[cli,emulator]'",
+            f"annolab-async needs {missing}: pip install 'annolab-async[cli,emulator,ledger]'",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Final
 
 import anyio
@@ -9,6 +11,7 @@ import typer
 from rich.console import Console
 
 from annolab_async.cli._demo import DemoPlan, run_demo
+from annolab_async.cli._demo_fan_out import run_fan_out_demo
 
 __all__ = ["app"]
 
@@ -32,9 +35,9 @@ def demo(
     ] = 0.03,
     seed: Annotated[int, typer.Option(help="Where durations and errors come from.")] = 0,
 ) -> None:
-    """Submit and watch batches against a local AnnoLab, over real HTTP.
+    """Submit and watch batches against a local AnnoLab, over real HTTP; then kill a fan-out, and let it go on.
 
-    Exits with 0 if every job got exactly one outcome, and the right one.
+    Exits with 0 if every job got exactly one outcome, and the right one, and every source exactly one job.
     """
     plan = DemoPlan(
         batches=batches,
@@ -46,6 +49,8 @@ def demo(
     console = Console(highlight=False, soft_wrap=True)
     try:
         is_right = anyio.run(run_demo, plan, console)
+        with TemporaryDirectory() as folder:
+            is_right &= anyio.run(run_fan_out_demo, plan, Path(folder), console)
     except KeyboardInterrupt:
         console.print("Interrupted; the local AnnoLab and its jobs are gone.")
         raise typer.Exit(_INTERRUPTED) from None

@@ -27,6 +27,7 @@ from annolab_async import (
     Outcome,
     Transition,
 )
+from annolab_async.cli._demo_run import API_KEY
 from annolab_async.emulator import Emulator, EmulatorServer
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DemoPlan", "run_demo"]
 
-_API_KEY: Final = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 _SUBMITTERS: Final = 8
 _PLAIN_LINE_EVERY: Final = 2.0
 _OUTCOME_OF: Final = {"Finished": Outcome.FINISHED, "Errored": Outcome.ERRORED}
@@ -96,10 +96,10 @@ async def run_demo(plan: DemoPlan, console: Console) -> bool:
         Whether every job got exactly one outcome, and the one that it really had.
     """
     emulator = Emulator(
-        api_key=_API_KEY,
+        api_key=API_KEY,
         workers=plan.workers,
-        base_seconds=0.4,
-        seconds_per_source=0.04,
+        base_seconds=0.08,
+        seconds_per_source=0.008,
         error_share=plan.error_share,
         seed=plan.seed,
     )
@@ -107,7 +107,7 @@ async def run_demo(plan: DemoPlan, console: Console) -> bool:
     began = time.monotonic()
     async with (
         EmulatorServer(emulator) as server,
-        AsyncInferenceClient(_API_KEY, base_url=server.base_url) as client,
+        AsyncInferenceClient(API_KEY, base_url=server.base_url) as client,
     ):
         console.print(
             f"A local AnnoLab serves at {server.base_url}: {plan.workers} workers. Submitting {plan.batches} "

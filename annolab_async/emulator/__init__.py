@@ -12,16 +12,33 @@ except ModuleNotFoundError as exc:
         "the emulator needs starlette and uvicorn: pip install 'annolab-async[emulator]'"
     ) from exc
 
+from annolab_async.emulator._annotations import EmulatedAnnotation
+from annolab_async.emulator._download_faults import BadDownload, DownloadFaults
+from annolab_async.emulator._downloads import DownloadRequest
+from annolab_async.emulator._export_records import (
+    EmulatedExport,
+    Exports,
+    ExportStatus,
+    FinalExportStatus,
+)
 from annolab_async.emulator._faults import Fault, Faults, Mishap
 from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats, FinalStatus, Status
 
 __all__ = [
+    "BadDownload",
+    "DownloadFaults",
+    "DownloadRequest",
+    "EmulatedAnnotation",
+    "EmulatedExport",
     "EmulatedJob",
     "Emulator",
     "EmulatorServer",
     "EmulatorStats",
+    "ExportStatus",
+    "Exports",
     "Fault",
     "Faults",
+    "FinalExportStatus",
     "FinalStatus",
     "Mishap",
     "Status",

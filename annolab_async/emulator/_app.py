@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -10,19 +11,22 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from annolab_async.emulator._bodies import Answer
+from annolab_async.emulator._exports import STATUS_PATH
 from annolab_async.emulator._faults import Fault
-from annolab_async.emulator._state import Answer, RequestKind, ServiceState
+from annolab_async.emulator._projects import Asked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from annolab_async.emulator._faults import Draw
     from annolab_async.emulator._settings import Settings
+    from annolab_async.emulator._state import RequestKind, ServiceState
 
 # The vendor's page documents the first; scripts in use speak to the second.
 BATCH_PATHS = ("/v1/infer/batch", "/v1/model/infer/batch")
@@ -81,12 +85,44 @@ def make_app(state: ServiceState, settings: Settings) -> Starlette:
                 Route(path, submit, methods=["POST"]),
                 Route(path + "/{job_id}", poll, methods=["GET"]),
             )
-        ],
+        ]
+        + _desk_routes(state, settings),
         middleware=[Middleware(_Traffic, state=state, latency=settings.latency)],
         exception_handlers={HTTPException: _on_http_error, ClientDisconnect: _on_disconnect},
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _desk_routes(state: ServiceState, settings: Settings) -> list[Route]:
+    def route(method: str, path: str, desk: Callable[[Asked], Answer]) -> Route:
+        async def answer(request: Request) -> Response:
+            asked = Asked(
+                body=await request.body(),
+                path=request.path_params,
+                base_url=str(request.base_url).rstrip("/"),
+                now=settings.clock(),
+            )
+            return _respond(state.ask(request.headers.get("authorization"), desk, asked))
+
+        return Route(path, answer, methods=[method])
+
+    projects, bulk, exports = state.projects, state.bulk, state.exports
+    return [
+        route("GET", "/v1/api-key/info", projects.api_key_info),
+        route("POST", "/v1/project/create", projects.create_project),
+        route("GET", "/v1/project/{group}/{name}", projects.find_project),
+        route("POST", "/v1/layer/create", projects.create_layer),
+        route("POST", "/v1/annotation-type/create", projects.create_type),
+        route("POST", "/v1/source/create-text", projects.create_text_source),
+        route("GET", "/v1/source/{source_id}", projects.source_by_id),
+        route("GET", "/v1/source/{group}/{name}/{directory}/{source}", projects.source_by_path),
+        route("POST", "/v1/annotation/bulk-create", bulk.create_annotations),
+        route("POST", "/v1/relation/bulk-create", bulk.create_relations),
+        route("POST", "/v1/export/project", exports.export_project),
+        route("POST", "/v1/export/instruments", exports.export_instruments),
+        route("GET", STATUS_PATH + "/{export_id}", exports.status),
+    ]
 
 
 class _Broken(Response):
@@ -157,7 +193,9 @@ def _kind(scope: Scope) -> RequestKind:
 
 
 def _respond(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(answer.body, answer.status_code, headers)
+    # In ASCII: what was sent may hold half of a surrogate pair, which JSON allows and UTF-8 does not.
+    content = json.dumps(answer.body, separators=(",", ":"))
+    return Response(content, answer.status_code, headers, media_type="application/json")
 
 
 async def _on_http_error(request: Request, exc: Exception) -> Response:

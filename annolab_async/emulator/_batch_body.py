@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from annolab_async.emulator._settings import Settings, is_id, is_name
+from annolab_async.emulator._bodies import (
+    Identifier,
+    Refused,
+    identifier_fault,
+    name_fault,
+    read_object,
+    source_ids_fault,
+)
+from annolab_async.emulator._catalogue import Named, find_by_identifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-Identifier: TypeAlias = str | int
-
-
-class Refused(Exception):
-    """The service answers with an error.
-
-    Args:
-        status_code: The HTTP status.
-        message: What the answer's ``message`` says.
-    """
-
-    def __init__(self, status_code: int, message: str) -> None:
-        super().__init__(status_code, message)
-        self.status_code = status_code
-        self.message = message
+    from annolab_async.emulator._bodies import Check
+    from annolab_async.emulator._catalogue import Catalogue, Layer, Project
 
 
 @frozen(kw_only=True)
@@ -40,20 +34,13 @@ class BatchBody:
     source_ids: tuple[int, ...]
 
 
-class Named(NamedTuple):
-    """A project, model or layer that exists."""
-
-    name: str
-    id: int
-
-
 @frozen(kw_only=True)
 class Targets:
     """What a body names, found."""
 
-    project: Named
+    project: Project
     model: Named
-    output_layer: Named
+    output_layer: Layer
 
 
 def parse_body(raw: bytes) -> BatchBody:
@@ -65,19 +52,7 @@ def parse_body(raw: bytes) -> BatchBody:
     Raises:
         Refused: 400; the message names every faulty field.
     """
-    try:
-        body: Any = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON") from None
-    if not _is_object(body):
-        raise Refused(400, "the body must be a JSON object")
-    faults = [
-        f"{name}: {fault}"
-        for name, check in _CHECKS.items()
-        if (fault := check(body[name]) if name in body else "is required")
-    ]
-    if faults:
-        raise Refused(400, "; ".join(faults))
+    body = read_object(raw, _CHECKS)
     return BatchBody(
         group_name=body["groupName"],
         project=body["projectIdentifier"],
@@ -87,23 +62,27 @@ def parse_body(raw: bytes) -> BatchBody:
     )
 
 
-def find_targets(body: BatchBody, settings: Settings) -> Targets:
+def find_targets(body: BatchBody, catalogue: Catalogue, models: Mapping[str, Named]) -> Targets:
     """Find the group, project, model and layer that a body names.
 
     Args:
         body: The body.
-        settings: What exists.
+        catalogue: The groups, projects and layers that exist.
+        models: The models that exist, by name.
 
     Raises:
         Refused: 404; the message names everything unknown.
     """
-    project = _find(settings.projects, body.project)
-    model = _find(settings.models, body.model)
-    output_layer = _find(settings.layers, body.output_layer)
-    if body.group_name in settings.groups and project and model and output_layer:
+    has_group = body.group_name in catalogue.groups
+    # Without its group a project is still looked for, to name all that is wrong at once.
+    project = catalogue.find_project(body.project, body.group_name if has_group else None)
+    model = find_by_identifier(models, body.model)
+    layers = project.layers if project else catalogue.common_layers
+    output_layer = find_by_identifier(layers, body.output_layer)
+    if has_group and project and model and output_layer:
         return Targets(project=project, model=model, output_layer=output_layer)
     found = {
-        f"group {body.group_name!r}": body.group_name in settings.groups,
+        f"group {body.group_name!r}": has_group,
         f"project {body.project!r}": project,
         f"model {body.model!r}": model,
         f"layer {body.output_layer!r}": output_layer,
@@ -111,52 +90,10 @@ def find_targets(body: BatchBody, settings: Settings) -> Targets:
     raise Refused(404, "not found: " + ", ".join(what for what, hit in found.items() if not hit))
 
 
-def parse_id(text: str) -> int | None:
-    """Read an id written in decimal digits; None if it is anything else."""
-    if not (text.isascii() and text.isdigit()):
-        return None
-    try:
-        return int(text)
-    except ValueError:  # more digits than Python will turn into an int
-        return None
-
-
-def _find(names: Mapping[str, int], identifier: Identifier) -> Named | None:
-    if isinstance(identifier, str) and identifier in names:
-        return Named(identifier, names[identifier])
-    number = parse_id(identifier) if isinstance(identifier, str) else identifier
-    return next((Named(*item) for item in names.items() if item[1] == number), None)
-
-
-def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
-
-
-def _is_array(value: Any) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
-
-
-def _name_fault(value: Any) -> str | None:
-    return None if is_name(value) else "must be a non-empty string"
-
-
-def _identifier_fault(value: Any) -> str | None:
-    return None if is_name(value) or is_id(value) else "must be a name or a positive integer"
-
-
-def _source_ids_fault(value: Any) -> str | None:
-    if not _is_array(value) or not value:
-        return "must be a non-empty array of positive integers"
-    for index, source_id in enumerate(value):
-        if not is_id(source_id):
-            return f"must hold positive integers only; see index {index}"
-    return None
-
-
-_CHECKS: Mapping[str, Callable[[Any], str | None]] = {
-    "groupName": _name_fault,
-    "projectIdentifier": _identifier_fault,
-    "modelIdentifier": _identifier_fault,
-    "sourceIds": _source_ids_fault,
-    "outputLayerIdentifier": _identifier_fault,
+_CHECKS: Mapping[str, Check] = {
+    "groupName": name_fault,
+    "projectIdentifier": identifier_fault,
+    "modelIdentifier": identifier_fault,
+    "sourceIds": source_ids_fault,
+    "outputLayerIdentifier": identifier_fault,
 }

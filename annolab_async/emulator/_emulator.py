@@ -7,13 +7,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from annolab_async.emulator._app import make_app
+from annolab_async.emulator._downloads_app import make_downloads_app
+from annolab_async.emulator._export_records import Exports
 from annolab_async.emulator._settings import (
     DEFAULT_API_KEY,
+    DEFAULT_DOWNLOADS_URL,
     DEFAULT_GROUPS,
     DEFAULT_LAYERS,
     DEFAULT_MODELS,
     DEFAULT_PROJECTS,
     Settings,
+    is_base_url,
 )
 from annolab_async.emulator._state import ServiceState
 
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from annolab_async.emulator._annotations import EmulatedAnnotation
+    from annolab_async.emulator._download_faults import BadDownload, DownloadFaults
+    from annolab_async.emulator._downloads import DownloadRequest
+    from annolab_async.emulator._export_records import EmulatedExport
     from annolab_async.emulator._faults import Faults, Mishap
     from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats
 
@@ -36,6 +44,10 @@ class Emulator:
 
     A request that its client gives up on the way in leaves no trace in ``jobs``; one given up on
     the way back has had its effect, and the client cannot know.
+
+    A job that ends ``Finished`` has made annotations in its output layer: up to ``most_predictions`` in
+    each source, the same ones for the same seed, job and source. They come out through exports, whose
+    links lead to ``downloads``, an app of its own on another origin.
 
     Args:
         api_key: The key that may do everything: printable ASCII without spaces.
@@ -52,6 +64,11 @@ class Emulator:
         projects: Project names and their ids.
         models: Model names and their ids.
         layers: Layer names and their ids.
+        most_predictions: How many annotations a job makes in a source at most.
+        exports: How long exports take, which fail, and how long their links are good; None for half a
+            second or less, no failures and an hour.
+        download_faults: What goes wrong with downloads; None for nothing.
+        downloads_url: Where the links of exports lead while no server serves them, without a slash at the end.
         clock: Tells the time in seconds; ``anyio.current_time`` for tests in virtual time.
 
     Raises:
@@ -75,6 +92,10 @@ class Emulator:
         projects: Mapping[str, int] = DEFAULT_PROJECTS,
         models: Mapping[str, int] = DEFAULT_MODELS,
         layers: Mapping[str, int] = DEFAULT_LAYERS,
+        most_predictions: int = 5,
+        exports: Exports | None = None,
+        download_faults: DownloadFaults | None = None,
+        downloads_url: str = DEFAULT_DOWNLOADS_URL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = Settings(
@@ -92,10 +113,15 @@ class Emulator:
             projects=projects,
             models=models,
             layers=layers,
+            most_predictions=most_predictions,
+            exports=Exports() if exports is None else exports,
+            download_faults=download_faults,
+            downloads_url=downloads_url,
             clock=clock,
         )
         self._state = ServiceState(self._settings)
         self._app = make_app(self._state, self._settings)
+        self._downloads = make_downloads_app(self._state.downloads, self._settings)
 
     def __repr__(self) -> str:
         return f"<Emulator workers={self._settings.workers} jobs={len(self._state.jobs)}>"
@@ -104,6 +130,26 @@ class Emulator:
     def app(self) -> Starlette:
         """The ASGI app; works under asyncio and trio, in-process or behind a server."""
         return self._app
+
+    @property
+    def downloads(self) -> Starlette:
+        """The ASGI app that hands out the zips of exports: no part of ``app``, and wants no key."""
+        return self._downloads
+
+    @property
+    def downloads_url(self) -> str:
+        """Where the links of exports lead; an :class:`EmulatorServer` sets it while it serves.
+
+        Raises:
+            ValueError: When set to what is no URL, or ends with a slash.
+        """
+        return self._state.exports.downloads_url
+
+    @downloads_url.setter
+    def downloads_url(self, url: str) -> None:
+        if not is_base_url(url):
+            raise ValueError(f"downloads_url must begin with http:// or https://, not {url!r}")
+        self._state.exports.downloads_url = url
 
     @property
     def jobs(self) -> Mapping[int, EmulatedJob]:
@@ -130,3 +176,52 @@ class Emulator:
             KeyError: There is no such job.
         """
         return self._state.jobs[job_id]
+
+    def predictions(self, job_id: int) -> Sequence[EmulatedAnnotation]:
+        """Return the annotations that a job has made: none before its end, or if it ended badly.
+
+        Args:
+            job_id: The job's id.
+
+        Raises:
+            KeyError: There is no such job.
+        """
+        return tuple(self._state.predictions.of_job(job_id, now=self._settings.clock()))
+
+    @property
+    def exports(self) -> Mapping[int, EmulatedExport]:
+        """All exports by id, as they are now: a copy, safe to read while the emulator serves."""
+        return MappingProxyType(dict(self._state.exports.exports))
+
+    def archive(self, export_id: int) -> bytes:
+        """Return the zip of an export: what a download brings, byte for byte, while no fault has changed it.
+
+        Args:
+            export_id: The export's id.
+
+        Raises:
+            KeyError: There is no such export.
+        """
+        # Written anew, since the server's thread may be writing the one that it sends.
+        archive = self._state.exports.new_archive(export_id)
+        while archive.content is None:
+            archive.step()
+        return bytes(archive.content)
+
+    @property
+    def download_requests(self) -> Sequence[DownloadRequest]:
+        """The requests that reached the downloads and how each was answered, oldest first: a copy."""
+        return tuple(self._state.downloads.requests)
+
+    @property
+    def keys_at_downloads(self) -> int:
+        """How many requests brought an ``Authorization`` to the downloads, or the key in any other form."""
+        return sum(request.has_key for request in self.download_requests)
+
+    def plan_downloads(self, *bad: BadDownload | None) -> None:
+        """Decide what befalls the coming downloads, one after the other, ahead of what chance would bring.
+
+        Args:
+            bad: What goes wrong with each; None for nothing.
+        """
+        self._state.downloads.planned.extend(bad)

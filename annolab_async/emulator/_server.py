@@ -22,7 +22,7 @@ from annolab_async.emulator._app import CONNECTION
 from annolab_async.emulator._settings import is_int, is_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -42,26 +42,37 @@ class EmulatorServer(AsyncContextManagerMixin):
 
     ``async with EmulatorServer(emulator) as server:`` then talk to ``server.base_url``. It runs in
     a thread of its own, so callers may use asyncio, trio or blocking code. Requests in flight when
-    the block ends are answered with 503.
+    the block ends are answered with 503. The downloads are served on a port of their own, hence another
+    origin, at ``server.downloads_url``.
 
     Args:
         emulator: The emulator to serve.
         host: Address to listen on.
         port: Port to listen on; 0 lets the system choose a free one.
+        downloads_port: Port to serve the downloads on; 0 likewise.
 
     Raises:
-        ValueError: The host or the port is invalid.
+        ValueError: The host or a port is invalid.
     """
 
-    def __init__(self, emulator: Emulator, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        emulator: Emulator,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        downloads_port: int = 0,
+    ) -> None:
         if not is_name(host):
             raise ValueError(f"host must be a non-empty string, not {host!r}")
-        if not is_int(port) or not 0 <= port <= _LAST_PORT:
-            raise ValueError(f"port must be an int from 0 to {_LAST_PORT}, not {port!r}")
+        for name, number in (("port", port), ("downloads_port", downloads_port)):
+            if not is_int(number) or not 0 <= number <= _LAST_PORT:
+                raise ValueError(f"{name} must be an int from 0 to {_LAST_PORT}, not {number!r}")
         self._emulator = emulator
         self._host = host
-        self._port = port
+        self._ports = (port, downloads_port)
         self._base_url: str | None = None
+        self._downloads_url: str | None = None
 
     def __repr__(self) -> str:
         return f"<EmulatorServer {self._base_url or 'not serving'}>"
@@ -73,9 +84,16 @@ class EmulatorServer(AsyncContextManagerMixin):
         Raises:
             RuntimeError: It is not being served.
         """
-        if self._base_url is None:
-            raise RuntimeError("not serving: use `async with EmulatorServer(emulator) as server:`")
-        return self._base_url
+        return _served(self._base_url)
+
+    @property
+    def downloads_url(self) -> str:
+        """Where its downloads are served, without a slash at the end.
+
+        Raises:
+            RuntimeError: It is not being served.
+        """
+        return _served(self._downloads_url)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -86,16 +104,36 @@ class EmulatorServer(AsyncContextManagerMixin):
             RuntimeError: The server did not start.
         """
         # Looking up a host name blocks, hence the thread.
-        listener = await anyio.to_thread.run_sync(listen, self._host, self._port)
-        serving = _ServingThread(self._emulator.app, listener)
+        listeners = await anyio.to_thread.run_sync(_listen_on_all, self._host, self._ports)
+        url, downloads_url = (_url(self._host, each.getsockname()[1]) for each in listeners)
+        serving = _ServingThread(_by_port(self._emulator, listeners[1]), listeners)
+        downloads_url_before = self._emulator.downloads_url
         try:
             await serving.start()
-            self._base_url = _url(self._host, listener.getsockname()[1])
+            self._emulator.downloads_url = downloads_url
+            self._base_url, self._downloads_url = url, downloads_url
             yield self
         finally:
-            self._base_url = None
+            self._base_url = self._downloads_url = None
+            self._emulator.downloads_url = downloads_url_before
             with anyio.CancelScope(shield=True):
                 await serving.stop()
+
+
+def _served(url: str | None) -> str:
+    if url is None:
+        raise RuntimeError("not serving: use `async with EmulatorServer(emulator) as server:`")
+    return url
+
+
+def _by_port(emulator: Emulator, downloads: socket.socket) -> ASGIApp:
+    downloads_port = downloads.getsockname()[1]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        is_download = scope["server"][1] == downloads_port
+        await (emulator.downloads if is_download else emulator.app)(scope, receive, send)
+
+    return app
 
 
 class _BreakableProtocol(H11Protocol):
@@ -134,9 +172,9 @@ class _Connection:
 
 
 class _ServingThread:
-    """A thread that runs uvicorn on a socket that already listens."""
+    """A thread that runs uvicorn on sockets that already listen."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listeners: list[socket.socket]) -> None:
         config = uvicorn.Config(
             functools.partial(_answer_when_cancelled, app),
             interface="asgi3",
@@ -153,7 +191,7 @@ class _ServingThread:
         )
         self._started = threading.Event()
         self._server = _Server(config, self._started)
-        self._listener = listener
+        self._listeners = listeners
         self._failure: Exception | None = None
         # A daemon, so that an interpreter that exits in the middle of the block is not held up.
         self._thread = threading.Thread(target=self._run, name="annolab-emulator", daemon=True)
@@ -178,11 +216,12 @@ class _ServingThread:
         try:
             # Loading imports modules, which would block the loop if uvicorn did it there.
             self._server.config.load()
-            self._server.run(sockets=[self._listener])
+            self._server.run(sockets=self._listeners)
         except Exception as exc:  # noqa: BLE001 - handed to the caller's thread
             self._failure = exc
         finally:
-            self._listener.close()
+            for listener in self._listeners:
+                listener.close()
             self._started.set()
 
 
@@ -215,6 +254,18 @@ async def _answer_when_cancelled(app: ASGIApp, scope: Scope, receive: Receive, s
 async def _in_thread(function: Callable[[float], object], seconds: float) -> None:
     # A limiter of its own: the default one may be used up by whoever waits for this server.
     await anyio.to_thread.run_sync(function, seconds, limiter=anyio.CapacityLimiter(1))
+
+
+def _listen_on_all(host: str, ports: Iterable[int]) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    try:
+        for port in ports:
+            listeners.append(listen(host, port))  # noqa: PERF401  # those before one that fails are closed
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 def listen(host: str, port: int) -> socket.socket:

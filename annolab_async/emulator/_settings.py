@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 
 from attrs import field, frozen
 
+from annolab_async.emulator._download_faults import DownloadFaults
+from annolab_async.emulator._export_records import Exports
 from annolab_async.emulator._faults import Faults
 
 DEFAULT_API_KEY = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
@@ -16,6 +18,8 @@ DEFAULT_GROUPS: Mapping[str, int] = MappingProxyType({"Company Name": 1})
 DEFAULT_PROJECTS: Mapping[str, int] = MappingProxyType({"Sample Project": 1, "My Project": 2})
 DEFAULT_MODELS: Mapping[str, int] = MappingProxyType({"Staple + Classify Documents": 1})
 DEFAULT_LAYERS: Mapping[str, int] = MappingProxyType({"Gold Set": 12})
+# What no server serves: for use in the same process, until there is one.
+DEFAULT_DOWNLOADS_URL = "http://downloads.emulator"
 
 
 # Copies, since what was checked must not change afterwards; what is no collection is left for the
@@ -55,6 +59,10 @@ class Settings:
         projects: Project names and their ids.
         models: Model names and their ids.
         layers: Layer names and their ids.
+        most_predictions: How many annotations a job makes in a source at most.
+        exports: How long exports take, which fail, and how long their links are good.
+        download_faults: What goes wrong with downloads; None for nothing.
+        downloads_url: Where the links of exports lead, without a slash at the end.
         clock: Tells the time in seconds.
 
     Raises:
@@ -75,6 +83,10 @@ class Settings:
     projects: Mapping[str, int] = field(default=DEFAULT_PROJECTS, converter=_own_names)
     models: Mapping[str, int] = field(default=DEFAULT_MODELS, converter=_own_names)
     layers: Mapping[str, int] = field(default=DEFAULT_LAYERS, converter=_own_names)
+    most_predictions: int = 5
+    exports: Exports = field(factory=Exports)
+    download_faults: DownloadFaults | None = None
+    downloads_url: str = DEFAULT_DOWNLOADS_URL
     clock: Callable[[], float]
 
     def __attrs_post_init__(self) -> None:
@@ -97,6 +109,14 @@ class Settings:
             yield f"faults must be Faults(...) or None, not {self.faults!r}"
         for name in ("groups", "projects", "models", "layers"):
             yield from _names_faults(name, getattr(self, name))
+        if not is_int(self.most_predictions) or self.most_predictions < 0:
+            yield f"most_predictions must be an int of at least 0, not {self.most_predictions!r}"
+        if not isinstance(self.exports, Exports):
+            yield f"exports must be Exports(...), not {self.exports!r}"
+        if not isinstance(self.download_faults, DownloadFaults | None):
+            yield f"download_faults must be DownloadFaults(...) or None, not {self.download_faults!r}"
+        if not is_base_url(self.downloads_url):
+            yield f"downloads_url must begin with http:// or https://, not {self.downloads_url!r}"
         if not callable(self.clock):
             yield f"clock must be callable, not {self.clock!r}"
 
@@ -114,6 +134,12 @@ def is_id(value: Any) -> bool:
 def is_name(value: Any) -> bool:
     """Tell whether a value can be a name: a string that is not empty."""
     return isinstance(value, str) and bool(value)
+
+
+def is_base_url(value: Any) -> bool:
+    """Tell whether paths can be put at the end of a value to make URLs."""
+    is_http = is_name(value) and value.startswith(("http://", "https://"))
+    return is_http and not value.endswith("/")
 
 
 def _is_number(value: Any) -> bool:

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import heapq
 import random
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from annolab_async.emulator._batch_body import Refused, find_targets, parse_body, parse_id
+from annolab_async.emulator._batch_body import find_targets, parse_body
+from annolab_async.emulator._bodies import Answer, Refused, parse_id
+from annolab_async.emulator._bulk import BulkDesk
+from annolab_async.emulator._catalogue import Catalogue, Named
+from annolab_async.emulator._downloads import DownloadDesk
+from annolab_async.emulator._exports import ExportDesk
 from annolab_async.emulator._faults import Fault, Mishap
 from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats, FinalStatus
+from annolab_async.emulator._predictions import Predictions
+from annolab_async.emulator._projects import Asked, ProjectDesk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from annolab_async.emulator._faults import Draw
     from annolab_async.emulator._settings import Settings
 
@@ -23,13 +32,6 @@ RequestKind: TypeAlias = Literal["submit", "poll", "other"]
 
 _SIGMA = 0.25
 """Spread of the noise on durations: two jobs in three are within a quarter of the mean."""
-
-
-class Answer(NamedTuple):
-    """What the service sends back."""
-
-    status_code: int
-    body: dict[str, Any]
 
 
 class ServiceState:
@@ -42,6 +44,13 @@ class ServiceState:
     def __init__(self, settings: Settings) -> None:
         self.jobs: dict[int, EmulatedJob] = {}
         self.mishaps: list[Mishap] = []
+        self.catalogue = Catalogue(settings)
+        self.predictions = Predictions(settings, self.catalogue, self.jobs)
+        self.projects = ProjectDesk(self.catalogue)
+        self.bulk = BulkDesk(self.catalogue)
+        self.exports = ExportDesk(settings, self.catalogue, self.jobs, self.predictions)
+        self.downloads = DownloadDesk(settings, self.exports)
+        self._models = {name: Named(name, number) for name, number in settings.models.items()}
         self._submissions = 0
         self._settings = settings
         # When each worker will be free: -inf, so that clocks may start anywhere.
@@ -161,13 +170,31 @@ class ServiceState:
             },
         )
 
-    def _check_key(self, authorization: str | None) -> None:
+    def ask(
+        self, authorization: str | None, desk: Callable[[Asked], Answer], asked: Asked
+    ) -> Answer:
+        """Have a request about anything else than jobs answered; running models takes no permission here.
+
+        Args:
+            authorization: The ``Authorization`` header; None if there was none.
+            desk: What answers it.
+            asked: The request.
+        """
+        try:
+            self._check_key(authorization, may_lack_model_run=True)
+            return desk(asked)
+        except Refused as refused:
+            return Answer(refused.status_code, {"message": refused.message})
+
+    def _check_key(self, authorization: str | None, *, may_lack_model_run: bool = False) -> None:
         if authorization is None:
             raise Refused(401, "no API key: send the header 'Authorization: Api-Key KEY'")
         scheme, _, key = authorization.partition(" ")
         if scheme == "Api-Key" and key == self._settings.api_key:
             return
         if scheme == "Api-Key" and key in self._settings.api_keys_without_model_run:
+            if may_lack_model_run:
+                return
             raise Refused(403, 'the API key lacks the "Model Run" permission on the project')
         raise Refused(401, "invalid API key")
 
@@ -179,7 +206,7 @@ class ServiceState:
 
     def _enqueue(self, raw: bytes, now: float) -> EmulatedJob:
         body = parse_body(raw)
-        targets = find_targets(body, self._settings)
+        targets = find_targets(body, self.catalogue, self._models)
         job_id = len(self.jobs) + 1
         seconds, final_status = self._fate(job_id, body.source_ids)
         started_at = max(now, self._free_at[0])
@@ -200,6 +227,7 @@ class ServiceState:
             final_status=final_status,
         )
         self.jobs[job_id] = job
+        self.predictions.expect(job)
         return job
 
     def _fate(self, job_id: int, source_ids: tuple[int, ...]) -> tuple[float, FinalStatus]:

@@ -21,6 +21,7 @@ AnnoLabError
 │   └── JobNotFound             because the server does not know it (also a NotFound)
 ├── LedgerError                 the ledger cannot be read, written or trusted
 └── ExportError                 an export failed, or its file cannot be had whole or read
+    └── ExportTimeout           it did not end in the time given (also a WaitTimeout)
 ```
 
 Every error can be pickled, so that it crosses process boundaries; none holds an API key.
@@ -39,7 +40,7 @@ from annolab_async.errors._answers import (
     StatusError,
 )
 from annolab_async.errors._base import AnnoLabError, ConfigurationError, NotOpen
-from annolab_async.errors._exports import ExportError
+from annolab_async.errors._exports import ExportError, ExportTimeout
 from annolab_async.errors._jobs import JobLost, JobNotFound, WaitTimeout
 from annolab_async.errors._ledgers import LedgerError
 from annolab_async.errors._losses import JobIdLost, NoResponse, RequestNotSent, SubmissionUnknown
@@ -49,6 +50,7 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "ExportError",
+    "ExportTimeout",
     "InvalidRequest",
     "InvalidResponse",
     "JobIdLost",

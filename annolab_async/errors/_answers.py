@@ -144,13 +144,14 @@ class InvalidResponse(AnnoLabError):
         fault: str,
         excerpt: str,
         inference_job_id: int | None = None,
+        wanted: str = "a job",
     ) -> None:
         self.method = method
         self.path = path
         self.fault = fault
         self.excerpt = excerpt
         self.inference_job_id = inference_job_id
-        text = f"{method} {path} was answered with something else than a job: {fault}. "
+        text = f"{method} {path} was answered with something else than {wanted}: {fault}. "
         if inference_job_id is not None:
             text += f"The job exists, its id is {inference_job_id}: watch it by that. "
         hint = " (Is the base URL that of AnnoLab, with no proxy or sign-in page in between?)"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from annolab_async.errors._base import AnnoLabError
+from typing import Self
 
-__all__ = ["ExportError"]
+from annolab_async.errors._base import AnnoLabError
+from annolab_async.errors._jobs import WaitTimeout
+
+__all__ = ["ExportError", "ExportTimeout"]
 
 
 class ExportError(AnnoLabError):
@@ -34,4 +37,25 @@ class ExportError(AnnoLabError):
         self.line = line
         about = f"Export {export_id}" if export_id is not None else "The export"
         place = f" ({file}{f', line {line}' if line is not None else ''})" if file else ""
-        super().__init__(f"{about}{place}: {what}. {hint}")
+        # Not super(): in ExportTimeout the next class in line is WaitTimeout.
+        AnnoLabError.__init__(self, f"{about}{place}: {what}. {hint}")
+
+
+class ExportTimeout(ExportError, WaitTimeout):
+    """An export did not end within the time given to it. It goes on at the server.
+
+    Both an :class:`ExportError` and a :class:`WaitTimeout`, whose ``inference_job_id`` is then the export's id.
+    """
+
+    @classmethod
+    def of(cls, *, export_id: int, status: str, timeout: float) -> Self:
+        """Return what is raised of an export that was last seen with a status."""
+        error = cls(
+            what=f"it has not ended within {timeout:g} s (last seen {status})",
+            hint="It goes on at the server: wait for it again, or longer.",
+            export_id=export_id,
+        )
+        error.inference_job_id = export_id
+        error.job = None
+        error.timeout = timeout
+        return error

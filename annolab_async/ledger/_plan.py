@@ -40,7 +40,7 @@ async def chunks(
     async with aclosing(_stream(batches)) as stream:
         async for batch in stream:
             source_ids = tuple(batch)
-            if not source_ids or not all(type(item) is int and item > 0 for item in source_ids):
+            if {*map(type, source_ids)} != {int} or min(source_ids) < 1:
                 raise ValueError(
                     f"Batch {first + len(chunk)} of the plan is empty or holds what is no id (an integer from 1 up)"
                 )

@@ -1,14 +1,16 @@
 """A process that dies at a chosen boundary between its ledger and the service, without a process.
 
-From the crash on, nothing that the dead still want to do has any effect: what cleans up cannot reach the ledger, nor the
-service. That is all that anybody else could see of a process killed at that point.
+From the crash on, nothing that the dead still want to do has any effect: what cleans up cannot reach the ledger, nor
+the service. That is all that anybody else could see of a process killed at that point.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
@@ -16,7 +18,7 @@ from annolab_async import AsyncInferenceClient, BatchState, RetryPolicy
 from tests.service import BASE_URL, KEY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from annolab_async import BatchRecord
@@ -57,7 +59,7 @@ class CrashingLedger:
         self._inner = inner
         self._boundaries = boundaries
 
-    async def __aenter__(self) -> CrashingLedger:
+    async def __aenter__(self) -> Self:
         await self._inner.__aenter__()
         return self
 
@@ -96,19 +98,18 @@ class CrashingRun:
         yield
         self._boundaries.reach(f"after {name}")
 
-    async def plan(self, batches: Any) -> RunInfo:
-        async def one_by_one() -> AsyncIterator[Sequence[int]]:
-            if hasattr(batches, "__aiter__"):
-                async for batch in batches:
-                    self._boundaries.reach("within plan")
-                    yield batch
-            else:
-                for batch in batches:
-                    self._boundaries.reach("within plan")
-                    yield batch
+    async def plan(
+        self, batches: Iterable[Sequence[int]] | AsyncIterable[Sequence[int]], *, after: int = 0
+    ) -> RunInfo:
+        assert not isinstance(batches, AsyncIterable), "no plan here is streamed"
 
-        async with self._step("plan"), aclosing(one_by_one()) as stream:  # type: ignore[type-var]
-            return await self._inner.plan(stream)
+        def one_by_one() -> Iterator[Sequence[int]]:
+            for batch in batches:
+                self._boundaries.reach("within plan")
+                yield batch
+
+        async with self._step("plan"):
+            return await self._inner.plan(one_by_one(), after=after)
 
     async def claim(self, owner: str, *, limit: int, lease_seconds: float) -> Sequence[BatchRecord]:
         async with self._step("claim"):
@@ -168,11 +169,18 @@ class CrashingRun:
 
 
 class CrashingTransport(httpx.AsyncBaseTransport):
-    """The way to an emulator in the same process: it tells of each step as a real one does, and can end at each."""
+    """The way to an emulator in the same process: it tells of each step as a real one does, and can end at each.
 
-    def __init__(self, emulator: Emulator, boundaries: Boundaries) -> None:
+    Args:
+        emulator: where it leads.
+        boundaries: where it can end.
+        refused: a source for whose sake the service refuses batches.
+    """
+
+    def __init__(self, emulator: Emulator, boundaries: Boundaries, *, refused: int) -> None:
         self._inner = httpx.ASGITransport(app=emulator.app)
         self._boundaries = boundaries
+        self._refused = refused
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         async def tell(event: str) -> None:
@@ -185,16 +193,19 @@ class CrashingTransport(httpx.AsyncBaseTransport):
         self._boundaries.reach(f"{request.method} connected")
         await tell("http11.send_request_headers.started")
         self._boundaries.reach(f"{request.method} first byte")
-        response = await self._inner.handle_async_request(request)
+        if request.method == "POST" and self._refused in json.loads(request.content)["sourceIds"]:
+            response = httpx.Response(400, json={"message": f"no source {self._refused}"})
+        else:
+            response = await self._inner.handle_async_request(request)
         self._boundaries.reach(f"{request.method} answered")
         return response
 
 
 @asynccontextmanager
 async def a_client(
-    emulator: Emulator, boundaries: Boundaries
+    emulator: Emulator, boundaries: Boundaries, *, refused: int
 ) -> AsyncGenerator[AsyncInferenceClient]:
-    transport = CrashingTransport(emulator, boundaries)
+    transport = CrashingTransport(emulator, boundaries, refused=refused)
     async with (
         httpx.AsyncClient(transport=transport) as http_client,
         AsyncInferenceClient(

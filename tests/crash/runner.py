@@ -1,7 +1,7 @@
 """Starts processes that run a fan-out, quickly: everything is imported once, and each process is a fork of this one.
 
-It reads a JSON line for each thing to do: ``{"start": …}`` answers with the process id, ``{"wait": process id}`` with the
-exit code, minus the signal that killed it.
+It reads a JSON line for each thing to do: ``{"start": …}`` answers with the process id, ``{"wait": process id}`` with
+the exit code, minus the signal that killed it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import anyio
 
@@ -23,26 +24,20 @@ from annolab_async import (
     AsyncInferenceClient,
     BatchPlan,
     FixedInterval,
-    InferenceWatcher,
     RetryPolicy,
-    _fan_out,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from annolab_async import BatchRecord, BatchState
-    from annolab_async._status_source import StatusSource
 
 KEY = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 ROOT = Path(__file__).parent.parent.parent
 
 
-class WatchesClosely(InferenceWatcher):
-    """What a fan-out watches with, in a hurry: by default no job is asked for again within a second."""
-
-    def __init__(self, client: StatusSource, **options: Any) -> None:
-        super().__init__(client, schedule=FixedInterval(0.2), **options)
+# By default no job is asked for again within a second.
+CLOSELY = FixedInterval(0.2)
 
 
 def a_plan(sources: int, batch_size: int) -> BatchPlan:
@@ -65,7 +60,7 @@ async def run_to_its_end(task: dict[str, Any]) -> None:
         retry=RetryPolicy(first=0.005, cap=0.02),
     )
     plan = a_plan(task["sources"], task["batch_size"])
-    async with client, client.fan_out(plan, **task["options"]) as run:
+    async with client, client.fan_out(plan, schedule=CLOSELY, **task["options"]) as run:
         async for _ in run:
             pass
 
@@ -124,7 +119,7 @@ def _note_refused_changes() -> None:
             print(refusal(os.getpid()), record.number, "to", to, file=sys.stderr, flush=True)  # noqa: T201
         return after
 
-    SqlRun.change = noted  # type: ignore[method-assign]
+    patch.object(SqlRun, "change", noted).start()
 
 
 def refusal(process: int) -> str:
@@ -153,13 +148,14 @@ def main() -> None:
     for name in ("sqlite3", "aiohttp", "psycopg", "trio", "annolab_async.ledger._sql"):
         import_module(name)  # so that no child has to
     _note_refused_changes()
-    _fan_out.InferenceWatcher = WatchesClosely  # type: ignore[misc]
     for line in sys.stdin:
         command = json.loads(line)
         if "start" in command:
-            print(_start(command["start"]), flush=True)
+            answer = _start(command["start"])
         else:
-            print(os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1]), flush=True)
+            answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from annolab_async.emulator import Faults
 from annolab_async.ledger import MemoryLedger
 from tests.crash.accounts import check_accounts
 from tests.crash.crashes import Boundaries, CrashingLedger, a_client, in_state
+from tests.faults.often import often
 from tests.service import an_emulator
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.anyio
 
 SOURCES = range(1, 41)
 BAD = 19
+REFUSED = 33
 LEASE = 30.0
 BOUNDARIES = {
     "before begin_run",
@@ -51,6 +53,8 @@ BOUNDARIES = {
     "after change from sending to planned",
     "before change from sending to unknown",
     "after change from sending to unknown",
+    "before change from sending to errored",
+    "after change from sending to errored",
     "before GET",
     "GET connected",
     "GET first byte",
@@ -86,7 +90,7 @@ class World:
         """Run a process, to its end or its crash."""
         try:
             async with (
-                a_client(self.emulator, boundaries) as client,
+                a_client(self.emulator, boundaries, refused=REFUSED) as client,
                 client.fan_out(
                     a_plan(),
                     ledger=CrashingLedger(self.ledger, boundaries),
@@ -137,27 +141,28 @@ async def a_world(seed: int) -> World:
     return world
 
 
-@pytest.mark.parametrize(
-    "seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 20))]
-)
+@pytest.mark.parametrize("seed", range(often(20)))
 async def test_a_crash_at_any_boundary_sends_no_batch_twice_and_forgets_no_job(seed: int) -> None:
     drain_after = Random(f"drain:{seed}").choice([None, None, 5])
     undisturbed = Boundaries()
     await (await a_world(seed)).live(undisturbed, drain_after=drain_after)
     crashed = set[str]()
     for boundary, times in sorted(undisturbed.passed.items()):
-        # The later ones are not met each time: trio runs its tasks in an order of its own.
-        crash_at = boundary, Random(f"{boundary}:{seed}").randint(1, (times + 1) // 2)
-        world = await a_world(seed)
-        boundaries = Boundaries(crash_at)
-        await world.live(boundaries, drain_after=drain_after)
-        if boundaries.is_dead:
-            crashed.add(boundary)
-        try:
-            await check(world)
-        except BaseException as error:
-            error.add_note(f"crashed at {crash_at}, seed {seed}")
-            raise
+        random = Random(f"{boundary}:{seed}")
+        # Trio runs its tasks in an order of its own, so that the later times are not met each time: then the first.
+        for time in (random.randint(1, times), 1):
+            world = await a_world(seed)
+            boundaries = Boundaries((boundary, time))
+            await world.live(boundaries, drain_after=drain_after)
+            try:
+                await check(world)
+            except BaseException as error:
+                error.add_note(f"crashed at {boundary!r} for the {time}. time, seed {seed}")
+                raise
+            if boundaries.is_dead:
+                crashed.add(boundary)
+                break
+    # Not all on trio, where the tasks' order, and with it what the service makes of them, is another each time.
     assert len(crashed) > 0.6 * len(undisturbed.passed)
 
 
@@ -174,8 +179,8 @@ async def check(world: World) -> None:
         BatchState.SPLIT,
         BatchState.ERRORED,
     }
-    failed = [record.source_ids for record in records if record.state is BatchState.ERRORED]
-    assert failed in ([], [(BAD,)])
+    failed = {record.source_ids for record in records if record.state is BatchState.ERRORED}
+    assert failed <= {(BAD,), (REFUSED,)}
 
 
 async def test_every_boundary_is_met() -> None:

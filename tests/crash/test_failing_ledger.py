@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from annolab_async import BatchState, LedgerError, _fan_out
+from annolab_async import BatchState, LedgerError
 from annolab_async.emulator import Emulator
 from annolab_async.ledger._dialects import SQLite
 from annolab_async.ledger._sql import SqlLedger
 from tests.crash.accounts import check_accounts
 from tests.crash.outside import records_in, seed_for
-from tests.crash.runner import WatchesClosely, a_plan
+from tests.crash.runner import CLOSELY, a_plan
 from tests.faults.often import often
 from tests.service import KEY, in_process, task_count
 
@@ -46,16 +46,11 @@ def an_emulator() -> Emulator:
     )
 
 
-@pytest.fixture(autouse=True)
-def _polls_come_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fan_out, "InferenceWatcher", WatchesClosely)
-
-
 async def live(emulator: Emulator, ledger: Ledger, **options: Any) -> None:
     options = {"max_in_flight": 10, "max_concurrent_submits": SUBMITS} | options
     async with (
         in_process(emulator) as client,
-        client.fan_out(a_plan(BATCHES, 1), ledger=ledger, **options) as run,
+        client.fan_out(a_plan(BATCHES, 1), ledger=ledger, schedule=CLOSELY, **options) as run,
     ):
         async for _ in run:
             pass
@@ -86,11 +81,11 @@ async def test_a_disk_that_fails_at_any_moment_ends_the_run_and_nothing_is_sent_
     begin = SQLite.begin
     tasks = task_count()
     failures = unknown = 0
-    for number in range(rounds := often(30)):
+    for number in range(rounds := often(20)):
         emulator = an_emulator()
         url = f"sqlite:///{tmp_path}/{number}.db"
         # The first transaction makes the tables.
-        writes, fails_at = 0, random.randint(2, 25)
+        writes, fails_at = 0, random.randint(2, 60)
         sent_before: int | None = None
 
         def begin_or_fail(dialect: SQLite, connection: Connection, *, is_write: bool) -> int:
@@ -109,6 +104,9 @@ async def test_a_disk_that_fails_at_any_moment_ends_the_run_and_nothing_is_sent_
             except LedgerError as error:
                 assert says in str(error)  # noqa: PT017  # it need not be raised: the end may have been near
                 failures += 1
+            else:  # too late to matter, or there was just enough room
+                records = await records_in(SqlLedger(url), BATCHES, 1)
+                assert {record.state for record in records} == {BatchState.FINISHED}
         assert task_count() == tasks
         sent = emulator.stats.submits
         if trouble == "read-only" and sent_before is not None:
@@ -122,7 +120,7 @@ async def test_a_disk_that_fails_at_any_moment_ends_the_run_and_nothing_is_sent_
             SqlLedger(url, clock=lambda: time.time() + 1e6),  # when all leases have run out
         )
     print(f"{failures} of {rounds} runs failed, {unknown} batches unknown")  # noqa: T201
-    assert failures > rounds / 2
+    assert failures >= rounds / 2
 
 
 async def test_a_server_that_stays_away_ends_the_run_and_nothing_is_sent_from_then_on(
@@ -130,7 +128,7 @@ async def test_a_server_that_stays_away_ends_the_run_and_nothing_is_sent_from_th
 ) -> None:
     random = Random(seed_for(8))
     unknown = 0
-    for _ in range(rounds := often(10)):
+    for _ in range(rounds := max(1, often(5))):
         emulator = an_emulator()
         url = await anyio.to_thread.run_sync(postgres_server.new_schema)
         enough = random.randint(0, BATCHES // 2)
@@ -138,7 +136,8 @@ async def test_a_server_that_stays_away_ends_the_run_and_nothing_is_sent_from_th
         async with anyio.create_task_group() as group:
 
             async def stop_the_server() -> None:
-                while len(emulator.jobs) < enough:  # noqa: B023
+                # The emulator tells nobody of a new job.
+                while len(emulator.jobs) < enough:  # noqa: ASYNC110, B023
                     await anyio.sleep(0.001)
                 await anyio.to_thread.run_sync(postgres_server.stop)
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from annolab_async import BatchState
-from annolab_async.emulator import Emulator, Faults
+from annolab_async.emulator import Emulator
 from tests.crash.accounts import check_accounts
 from tests.crash.outside import read_all, read_histories, seed_for, serving, wait_for
 from tests.crash.runner import KEY, a_runner, refusal
-from tests.crash.test_killed import TROUBLE
+from tests.crash.test_killed import in_trouble
 from tests.faults.often import often
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.sockets
 
-BATCHES = often(800) + 80
+BATCHES = often(400) + 80
 MANY = round(0.8 * BATCHES)
 BATCH_SIZE = 2
 SUBMITS = 3
@@ -72,7 +72,7 @@ def test_four_processes_outlive_stops_kills_and_restarts_and_send_no_batch_twice
         base_seconds=0.3,
         seconds_per_source=0.0,
         latency=0.1,
-        faults=Faults(**TROUBLE, seed=seed),
+        faults=in_trouble(seed),
     )
     url, log, sources = postgres_server.new_schema(), tmp_path / "log", BATCHES * BATCH_SIZE
     task: dict[str, Any] = {

@@ -246,13 +246,13 @@ def test_an_invalid_host_is_named(host: Any) -> None:
 async def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     async def startup(_self: uvicorn.Server, sockets: Any = None) -> None:
         await anyio.lowlevel.checkpoint()
-        raise LookupError(f"no luck with {len(sockets)} socket")
+        raise LookupError(f"no luck with {len(sockets)} sockets")
 
     monkeypatch.setattr(uvicorn.Server, "startup", startup)
     with pytest.raises(RuntimeError, match="did not start") as caught:
         async with EmulatorServer(Emulator()):
             pytest.fail("it must not serve")
-    assert str(caught.value.__cause__) == "no luck with 1 socket"
+    assert str(caught.value.__cause__) == "no luck with 2 sockets"
     assert not serving_threads()
 
 

@@ -29,6 +29,10 @@ FAULTY: list[tuple[str, list[Any]]] = [
     ("projects", [{}, None, {"a": 0}, {"a": True}, {"a": "1"}, {"a": []}]),
     ("models", [{}, None, {"a": 1, "b": 1}]),
     ("layers", [{}, None, {"a": -1}]),
+    ("most_predictions", [-1, 1.5, True, None]),
+    ("exports must", [0.1, {"seconds": 1}]),
+    ("download_faults", [0.1, {"cut": 0.1}]),
+    ("downloads_url", ["", None, "downloads", "ftp://x", "http://x/"]),
     ("clock", [None, 5.0]),
 ]
 
@@ -38,7 +42,7 @@ def test_an_invalid_argument_is_named_and_no_other(option: str, values: list[Any
     others = {"workers", "seed", "latency", "error_share", "clock", "groups", "layers"} - {option}
     for value in values:
         with pytest.raises(ValueError, match=option) as caught:
-            Emulator(**{option: value})
+            Emulator(**{option.removesuffix(" must"): value})
         assert not [other for other in others if f"{other} must" in str(caught.value)], value
 
 

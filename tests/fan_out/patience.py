@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from trio.testing import MockClock
 
-from annolab_async import _fan_out, _fan_out_work
+from annolab_async import _fan_out
 from annolab_async.ledger._writer import Writer
 from tests.virtual_time import JumpingSelector, VirtualTimeLoop
 
@@ -49,8 +49,7 @@ def watch_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     class ToThread:
         run_sync = staticmethod(counted(anyio.to_thread.run_sync))
 
-    for module in (_fan_out, _fan_out_work):
-        monkeypatch.setattr(module, "to_thread", ToThread)
+    monkeypatch.setattr(_fan_out, "to_thread", ToThread)
 
 
 class _PatientSelector(JumpingSelector):

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from annolab_async import BatchState, LedgerError
+from annolab_async import BatchState, LedgerError, RateLimit
 from annolab_async.ledger import MemoryLedger
 from annolab_async.ledger._memory import MemoryRun
 from tests.fan_out.service import Service, a_plan, in_ledger, states_of, to_end
 from tests.service import in_process, task_count
 
 if TYPE_CHECKING:
+    from annolab_async import BatchRecord
     from annolab_async.ledger import Ledger
 
 pytestmark = pytest.mark.anyio
@@ -195,10 +196,10 @@ async def test_however_the_block_is_left_a_second_start_goes_on(ledger: Ledger, 
 
 
 async def test_a_run_that_is_cancelled_at_any_moment_loses_and_doubles_nothing() -> None:
-    for step in range(60):
+    for step in range(30):
         ledger, service, plan = MemoryLedger(), Service(latency=1.0), a_plan(12)
         async with in_process(service) as client:
-            with anyio.move_on_after(step * 0.25):
+            with anyio.move_on_after(step * 0.5):
                 async with client.fan_out(plan, ledger=ledger, max_concurrent_submits=2) as run:
                     await to_end(run)
             async with client.fan_out(plan, ledger=ledger) as run:
@@ -269,3 +270,46 @@ async def test_a_ledger_that_cannot_be_written_at_the_end_does_not_hide_what_the
         with pytest.raises(ZeroDivisionError):
             await fail()
     assert "it is full" in caplog.text
+
+
+async def test_who_waits_for_a_turn_when_the_run_is_stopped_sends_nothing(ledger: Ledger) -> None:
+    service = Service()
+    async with in_process(service, rate_limit=RateLimit(0.01)) as client:
+        async with client.fan_out(a_plan(20), ledger=ledger) as run:
+            await anyio.sleep(5)
+            assert len(service.sent) == 1
+            began = anyio.current_time()
+            await run.drain()
+            assert anyio.current_time() == began
+        await anyio.sleep(1000)
+    assert len(service.sent) == 1
+
+
+async def test_a_job_of_which_the_ledger_could_not_be_told_is_raised_logged_and_unknown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    change = MemoryRun.change
+
+    async def broken(run: MemoryRun, record: BatchRecord, to: BatchState, **news: Any) -> Any:
+        if to is BatchState.SUBMITTED:
+            raise LedgerError(where="on a disk", what="it is full", hint="Make room.")
+        return await change(run, record, to, **news)
+
+    ledger, service = MemoryLedger(), Service()
+    async with in_process(service) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryRun, "change", broken)
+
+            async def look_away() -> None:
+                async with client.fan_out(a_plan(2), ledger=ledger):
+                    await anyio.sleep(5)
+
+            with pytest.raises(LedgerError, match="it is full"):
+                await look_away()
+        assert "Batch 1 was taken as job 1" in caplog.text
+        async with client.fan_out(a_plan(2), ledger=ledger) as run:
+            (record,) = run.unknown()
+            await run.resolve(record, job_id=1)
+            await to_end(run)
+            assert run.summary.batches == {BatchState.FINISHED: 1}
+    assert service.sent == [(1, 2)]

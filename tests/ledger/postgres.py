@@ -86,14 +86,22 @@ def running_server(programs: Path) -> Generator[PostgresServer]:
         if _USER:
             shutil.chown(directory, **_USER)
         if not _can_run(programs / "postgres"):
-            copy = directory / "programs"
-            shutil.copytree(programs.parent, copy, symlinks=True)
-            programs = copy / "bin"
+            programs = _copied(programs, directory / "copy")
         server = PostgresServer(programs, directory)
         try:
             yield server
         finally:
             server.stop()
+
+
+def _copied(programs: Path, to: Path) -> Path:
+    """Copy the wheel's programs to where others may run them, and with them the libraries that they look for there."""
+    package = programs.parent.parent
+    shutil.copytree(programs.parent, to / package.name / programs.parent.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, to / libraries.name)
+    return to / programs.relative_to(package.parent)
 
 
 def _can_run(program: Path) -> bool:

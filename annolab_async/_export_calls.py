@@ -1,0 +1,153 @@
+"""Requests about exports: to make one, and to ask for one."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from annolab_async._export_records import (
+    Created,
+    ExportJob,
+    Told,
+    export_id_of,
+    status_path_of,
+)
+from annolab_async._http import path_within
+from annolab_async._replies import read_as
+from annolab_async._retry import worth_asking_again
+from annolab_async.errors import InvalidResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    import httpx
+
+    from annolab_async._calls import Calls
+    from annolab_async._http import HttpSession
+    from annolab_async._limits import Turnstile
+    from annolab_async._replies import Reply
+    from annolab_async._retry import RetryBudget, RetryPolicy
+    from annolab_async._secret import ApiKey
+
+__all__ = ["ExportCalls"]
+
+
+class ExportCalls:
+    """Sends a client's requests about exports, with the same turns, rate and budget as all its others.
+
+    Args:
+        calls: what sends.
+        session: what tells how far a request has come.
+        key: what errors must not show.
+        base_url: where all of them go.
+
+    Attributes:
+        retry, budget, turns: those of the client.
+        plain_http_hosts: hosts from which files may come unencrypted.
+        download_client: makes the client that files are downloaded with; None for one as the environment says.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        session: HttpSession,
+        *,
+        key: ApiKey,
+        base_url: str,
+        retry: RetryPolicy,
+        budget: RetryBudget,
+        turns: Turnstile,
+        plain_http_hosts: Collection[str],
+        download_client: Callable[[], httpx.AsyncClient] | None,
+    ) -> None:
+        self._calls = calls
+        self._session = session
+        self._key = key
+        url = urlsplit(base_url)
+        self._origin = f"{url.scheme}://{url.netloc}".lower()
+        self._prefix = url.path
+        self.retry = retry
+        self.budget = budget
+        self.turns = turns
+        self.plain_http_hosts = plain_http_hosts
+        self.download_client = download_client
+
+    async def create(self, path: str, body: dict[str, Any]) -> ExportJob:
+        """Have an export made. It costs nothing, so that it is asked for again where it may not have been.
+
+        Raises:
+            RequestNotSent, NoResponse, StatusError, InvalidResponse: it failed, as often as ``retry`` allows.
+        """
+        data = json.dumps(body).encode()
+
+        def read(reply: Reply) -> ExportJob:
+            created = read_as(Created, reply, key=self._key, utc_now=_utc_now, name="a new export")
+            status_path = self._path_of(created.export_status_url)
+            export_id = export_id_of(created, status_path)
+            if export_id is None:
+                raise InvalidResponse(
+                    method=reply.method,
+                    path=reply.path,
+                    fault="neither exportJob.id nor exportStatusUrl tells its id",
+                    excerpt="",
+                    wanted="a new export",
+                )
+            job = created.export_job
+            return ExportJob(
+                export_id=export_id,
+                status=(job and job.status) or "initialized",
+                status_path=status_path_of(export_id, status_path),
+                project_id=job.project_id if job else None,
+            )
+
+        async def send() -> ExportJob:
+            return await self._calls.post(path, data, self._session.progress(), read)
+
+        return await self._calls.repeat("submit", path, send, worth_asking_again)
+
+    async def ask(self, job: ExportJob) -> tuple[ExportJob, str | None]:
+        """Return an export as it is now, and the signed link to its file if there is one.
+
+        Raises:
+            RequestNotSent, NoResponse, StatusError, InvalidResponse: it failed, as often as ``retry`` allows.
+        """
+
+        async def send() -> tuple[ExportJob, str | None]:
+            return await self.ask_once(job)
+
+        return await self._calls.repeat("read", job.status_path, send, worth_asking_again)
+
+    async def ask_once(self, job: ExportJob) -> tuple[ExportJob, str | None]:
+        """Do the same without waiting for a turn or repeating what fails: for a watcher, who does."""
+
+        def read(reply: Reply) -> tuple[ExportJob, str | None]:
+            told = read_as(Told, reply, key=self._key, utc_now=_utc_now, name="an export")
+            if told.id not in {None, job.export_id}:
+                raise InvalidResponse(
+                    method=reply.method,
+                    path=reply.path,
+                    fault=f"id is {told.id}, and {job.export_id} was asked for",
+                    excerpt="",
+                    wanted="the export",
+                )
+            error = self._key.shown(told.error) if told.error else None
+            project_id = job.project_id if told.project_id is None else told.project_id
+            now = ExportJob(job.export_id, told.status, job.status_path, project_id, error)
+            return now, told.download_url
+
+        return await self._calls.get(job.status_path, read)
+
+    def _path_of(self, url: str | None) -> str | None:
+        """Return where below the base URL a URL of the server's leads, None if that is elsewhere."""
+        if not url:
+            return None
+        path = path_within(self._origin, self._prefix or "/", url)
+        if path is None or not path.startswith(self._prefix):
+            return None
+        return path.removeprefix(self._prefix)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
