@@ -54,7 +54,7 @@ _NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _PACKED_CHUNK: Final = 2**16
-_CHUNK: Final = 2**18
+_CHUNK: Final = 2**17
 
 
 class Archive:
@@ -203,7 +203,7 @@ class Unpacker:
         self._crc = 0
 
     def read(self, file: BinaryIO) -> bytes:
-        """Return what comes next, at most 256 KiB; nothing at the end, when all of it has been found to be sound.
+        """Return what comes next, at most 128 KiB; nothing at the end, when all of it has been found to be sound.
 
         Raises:
             ExportError: the file is damaged, or not as long as the archive says.

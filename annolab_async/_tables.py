@@ -1,4 +1,4 @@
-"""Records as tables: Arrow, pandas, Parquet. Worker threads do the work, some 1000 lines at a time.
+"""Records as tables: Arrow, pandas, Parquet. Worker threads do the work, some 500 lines at a time.
 
 A table has a column for each field of the record, in its order, ``offsets`` two: ``start`` and ``end``. What may be
 anything on the wire (``text_bounds``, ``image_bounds``, ``extra``) is there as JSON text, null where it is empty.
@@ -38,7 +38,7 @@ __all__ = ["to_arrow", "to_pandas", "write_parquet"]
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = 1000
+_AT_ONCE: Final = 500
 _ROW_GROUP: Final = 50_000
 
 

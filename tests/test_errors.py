@@ -15,6 +15,7 @@ from annolab_async.errors import (
     AuthenticationError,
     ConfigurationError,
     ExportError,
+    ExportTimeout,
     InvalidRequest,
     InvalidResponse,
     JobIdLost,
@@ -80,6 +81,7 @@ SAMPLES: list[AnnoLabError] = [
         file="x.annotations.jsonl",
         line=12,
     ),
+    ExportTimeout.of(export_id=341, status="started", timeout=60.0),
 ]
 
 each_sample = pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)

@@ -196,7 +196,10 @@ async def test_a_handshake_or_a_connection_that_stalls_ends_in_time(
 
 
 class Gap:
-    """The longest time for which a task that is always ready to run did not."""
+    """The longest time for which a task that is always ready to run did not.
+
+    On a busy machine the thread itself may not run for as long: what counts then is its time on the processor.
+    """
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -204,11 +207,11 @@ class Gap:
     @asynccontextmanager
     async def measured(self) -> AsyncGenerator[None]:
         async def beat() -> None:
-            last = anyio.current_time()
+            last = time.monotonic(), time.thread_time()
             while True:
                 await anyio.sleep(0.001)
-                now = anyio.current_time()
-                self.longest = max(self.longest, now - last)
+                now = time.monotonic(), time.thread_time()
+                self.longest = max(self.longest, min(now[0] - last[0], now[1] - last[1]))
                 last = now
 
         async with anyio.create_task_group() as tasks:
