@@ -37,24 +37,14 @@ bench: $(VENV)/bench.ready ## what polls and ledgers cost, how soon an end is se
 	@mkdir -p dist
 	$(BIN)/python -m benchmarks.poll_cost --json dist/poll_cost.json --svg docs/poll_cost.svg
 	$(BIN)/python -m benchmarks.schedule_delay --json dist/schedule_delay.json --svg docs/schedule_delay.svg
-<<<<<<< HEAD
 	$(BIN)/python -m benchmarks.fan_out --json dist/fan_out.json
 	$(BIN)/python -m benchmarks.export_reading --json dist/export_reading.json
-=======
-	$(BIN)/python -m benchmarks.export_reading --json dist/export_reading.json
-	$(BIN)/python -m benchmarks.fan_out --json dist/fan_out.json
->>>>>>> 0bad3e26bc4e8ee3232ab27dc59e62aeade9a3f5
 
 bench-quick: $(VENV)/bench.ready ## the same in a minute and a half; fails if a figure is twice its target
 	$(BIN)/python -m benchmarks.poll_cost --quick
 	$(BIN)/python -m benchmarks.schedule_delay --quick
-<<<<<<< HEAD
 	$(BIN)/python -m benchmarks.fan_out --quick
 	$(BIN)/python -m benchmarks.export_reading --quick
-=======
-	$(BIN)/python -m benchmarks.export_reading --quick
-	$(BIN)/python -m benchmarks.fan_out --quick
->>>>>>> 0bad3e26bc4e8ee3232ab27dc59e62aeade9a3f5
 
 clean: ## remove the environment and all that was built
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage dist

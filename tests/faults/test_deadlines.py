@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import zlib
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
