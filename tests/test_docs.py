@@ -29,7 +29,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_example(example: str) -> None:
+async def test_example(example: str, tmp_path: Path) -> None:
     emulator = Emulator(api_key=KEY, base_seconds=0.1, seconds_per_source=0.0)
     async with EmulatorServer(emulator) as server:
         settings = {"ANNOLAB_API_KEY": KEY, "ANNOLAB_BASE_URL": server.base_url}
@@ -37,6 +37,7 @@ async def test_example(example: str) -> None:
             done = await anyio.run_process(
                 [sys.executable, "-W", "error", "-c", example],
                 env=os.environ | settings,
+                cwd=tmp_path,  # some leave files behind
                 check=False,
                 stderr=subprocess.STDOUT,
             )
