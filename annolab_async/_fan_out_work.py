@@ -272,6 +272,9 @@ class RunWork:
         if after is not None and transition.outcome is None:
             self._of_job[transition.inference_job_id] = after
             return
+        if self._of_job.get(transition.inference_job_id) is not record:
+            # It was somebody else's when this was written, and has been taken back meanwhile: it is watched anew.
+            return
         # It has ended, or it is somebody else's by now.
         self._watcher.discard(transition.inference_job_id)
         del self._of_job[transition.inference_job_id]
