@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep
@@ -188,7 +188,10 @@ class RunWork:
     async def _write_plan(self) -> None:
         self._sender.may_find_more = self._plan.is_streamed
         batches = self._cutter.batches()
-        async with aclosing(batches) if isinstance(batches, AsyncGenerator) else nullcontext():
+        if isinstance(batches, AsyncGenerator):
+            async with aclosing(batches), aclosing(self._told(batches)) as told:
+                await self._run.plan(told, after=self._planned_earlier)
+        else:
             await self._run.plan(batches, after=self._planned_earlier)
         self.is_planned = True
         await self.scribe.count()
@@ -200,6 +203,14 @@ class RunWork:
                 repeated,
                 ", ".join(map(str, self._cutter.some_repeated)),
             )
+
+    async def _told(
+        self, batches: AsyncGenerator[tuple[int, ...]]
+    ) -> AsyncGenerator[tuple[int, ...]]:
+        async for batch in batches:
+            yield batch
+            # Who asks for the next one has written this one down.
+            self.look_for_work()
 
     async def _send(self) -> None:
         # A plan that is there as a whole is written down, and with that checked, before anything is sent.

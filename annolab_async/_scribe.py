@@ -10,7 +10,7 @@ from anyio import Event, current_time
 from annolab_async._batch_records import BatchRecord, BatchState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
     from annolab_async._fan_out_state import Books, RecordMailbox
     from annolab_async.ledger import LedgerRun
@@ -46,6 +46,7 @@ class Scribe:
         self._books = books
         self._mailbox = mailbox
         self._news = Event()
+        self._listeners: list[Callable[[], None]] = []
         self._writing = 0
         self._is_taken = False
 
@@ -57,6 +58,12 @@ class Scribe:
         """Let all look again who wait for something to change."""
         self._news.set()
         self._news = Event()
+        for listener in self._listeners:
+            listener()
+
+    def on_news(self, listener: Callable[[], None]) -> None:
+        """Have a function called whenever something has changed."""
+        self._listeners.append(listener)
 
     async def claim(self) -> BatchRecord | None:
         """Take the next planned batch, if there is one: its sending is written down from now on."""

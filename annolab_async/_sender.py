@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from anyio import CancelScope, current_time, get_cancelled_exc_class, sleep
+from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep
 
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._mailbox import ROOM
@@ -122,6 +124,8 @@ class Sender:
         self.has_sent = False
         self.is_stopping = False
         self._busy = 0
+        self._idle: deque[Event] = deque()
+        scribe.on_news(self._look_for_work)
         self._waiting: set[CancelScope] = set()
         self._sending: set[CancelScope] = set()
         self._failures = 0
@@ -140,6 +144,8 @@ class Sender:
         self.is_stopping = True
         for scope in self._waiting:
             scope.cancel()
+        while self._idle:
+            self._idle.popleft().set()
         self._scribe.tell_news()
 
     def cut_off(self) -> None:
@@ -155,7 +161,7 @@ class Sender:
         """
         while not self.is_stopping:
             if not self._may_send():
-                await self._scribe.wait_for_news()
+                await self._wait_for_work()
             elif await self._has_turn():
                 try:
                     await self._send_next()
@@ -168,8 +174,23 @@ class Sender:
         has_work = self.may_find_more or self._books.count(BatchState.PLANNED) > self._busy
         return has_work and room > 0 and len(self._mailbox) < ROOM
 
+    async def _wait_for_work(self) -> None:
+        woken = Event()
+        self._idle.append(woken)
+        try:
+            await woken.wait()
+        finally:
+            with suppress(ValueError):
+                self._idle.remove(woken)
+
+    def _look_for_work(self) -> None:
+        # One, who wakes the next if there is more: there is news several times for each batch, and rarely work for all.
+        if self._idle and self._may_send():
+            self._idle.popleft().set()
+
     async def _has_turn(self) -> bool:
         self._busy += 1
+        self._look_for_work()
         is_mine = False
         try:
             with CancelScope() as scope:

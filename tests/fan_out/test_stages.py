@@ -54,6 +54,15 @@ async def test_a_stream_in_another_order_goes_on_with_what_is_new(ledger: Ledger
     assert numbers == [*range(1, len(numbers) + 1)]
 
 
+async def test_what_comes_over_time_is_sent_at_once(ledger: Ledger) -> None:
+    service = Service()
+    plan = a_plan(a_stream(range(1, 11), stop_after=6))
+    async with in_process(service) as client, client.fan_out(plan, ledger=ledger) as run:
+        await anyio.sleep(0.1)
+        assert sorted(service.sent) == [(1, 2), (3, 4), (5, 6)]
+        await run.drain()
+
+
 async def test_a_stream_that_has_ended_brings_nothing_new_the_next_time(ledger: Ledger) -> None:
     service = Service()
     async with in_process(service) as client:
