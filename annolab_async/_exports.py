@@ -314,7 +314,7 @@ class Export:
         is_strict = on_bad_line == "raise"
 
         async def begin() -> RecordReader[T]:
-            return RecordReader(await self._fetched(), kind, is_strict=is_strict)
+            return RecordReader(await self._fetched(), kind)
 
         return _FetchedRecords(begin, on_skipped=on_skipped, is_strict=is_strict)
 

@@ -1,4 +1,8 @@
-"""The records of one kind in an archive, batch by batch. It blocks, and is meant for a worker thread."""
+"""The lines of one kind in an archive, and the records in them.
+
+Lines are read and unpacked some hundred at a time, which blocks and is meant for a worker thread. Short ones become
+records only when someone wants the next: there is no more than one at a time, and it does not change threads.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import re
 from collections import deque
 from contextlib import suppress
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, Generic, TypeVar, cast
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from annolab_async._archive import Archive, Unpacker
 from annolab_async._converter import decode_object, reader_of
@@ -16,17 +20,16 @@ from annolab_async.errors import ExportError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from annolab_async._archive import ArchiveLimits
     from annolab_async._zip_directory import Member
 
-__all__ = ["Batch", "RecordReader"]
+__all__ = ["Lines", "RecordReader"]
 
 T = TypeVar("T")
 
-# More than fits into the caches of a processor takes longer; and who iterates without a pause holds up the event loop
-# for as long as a batch lasts.
+# Who iterates without a pause holds up the event loop for as long as these last.
 _BATCH_LINES: Final = 500
 _LONG_LINE: Final = 2**16
 _WHITESPACE: Final = " \t\r"
@@ -39,19 +42,35 @@ _SKIP: Final = "Read with on_bad_line='skip' to go on without such lines."
 _RAISE: Final = "If you trust it, raise ArchiveLimits.max_line_bytes and max_line_memory."
 
 
-@define
-class Batch(Generic[T]):
-    """Some lines' worth of records.
+@frozen
+class _Bad:
+    """A line that no one need look into: what is wrong with it, and how to mend that."""
+
+    what: str
+    hint: str = _SKIP
+
+
+class _Long(str):
+    """A line that takes so long to decode that an event loop should not."""
+
+    __slots__ = ()
+
+
+@frozen
+class Lines(Generic[T]):
+    """Some lines of a file in an archive.
 
     Attributes:
-        records: of the sound lines, in order.
-        faults: of the others.
-        is_last: whether nothing comes after it.
+        file: its name.
+        before: how many lines stand before these.
+        items: the lines as text; the records of long ones; what is wrong with lines that are no text.
+        is_last: whether nothing comes after them.
     """
 
-    records: list[T] = field(factory=list[T])
-    faults: list[ExportError] = field(factory=list[ExportError])
-    is_last: bool = False
+    file: str
+    before: int
+    items: Sequence[str | T | _Bad]
+    is_last: bool
 
 
 class RecordReader(Generic[T]):
@@ -60,7 +79,6 @@ class RecordReader(Generic[T]):
     Args:
         source: the archive, or its path.
         kind: the class of the records.
-        is_strict: whether the first bad line is the end.
         limits: what is read of the archive at most, where it is given by its path.
     """
 
@@ -69,21 +87,19 @@ class RecordReader(Generic[T]):
         source: Archive | str | os.PathLike[str],
         kind: type[T],
         *,
-        is_strict: bool,
         limits: ArchiveLimits | None = None,
     ) -> None:
         self._source = source
         self._kind = kind
         self._structured = reader_of(kind)
-        self._is_strict = is_strict
         self._limits = limits
         self._archive: Archive | None = None
         self._files: deque[_Lines] = deque()
         self._is_over = False
         self._lock = Lock()
 
-    def read(self) -> Batch[T]:
-        """Return the next records: those of some 500 lines at most, and perhaps none, even before the last.
+    def read(self) -> Lines[T]:
+        """Return the next lines: some 500 at most, and perhaps none, even before the last. It blocks.
 
         Raises:
             ExportError: the archive is at fault, and not only a line in it.
@@ -92,11 +108,41 @@ class RecordReader(Generic[T]):
         # Asyncio's own cancellation leaves a read to itself: whoever comes next waits for its end.
         with self._lock:
             if self._is_over:
-                return Batch(is_last=True)
+                return Lines("", 0, (), is_last=True)
             self._is_over = True  # unless all goes well
-            batch = self._read(self._opened())
-            self._is_over = batch.is_last
-            return batch
+            lines = self._read(self._opened())
+            self._is_over = lines.is_last
+            return lines
+
+    def records(self, lines: Lines[T], on_fault: Callable[[ExportError], object]) -> Iterator[T]:
+        """Yield the records of some lines; it does not block, and decodes each line when its turn comes.
+
+        Records that are used where they were made, one by one, stay in the caches of the processor.
+
+        Args:
+            lines: what :meth:`read` returned.
+            on_fault: called with the error of each bad line; it may raise it.
+        """
+        structured = self._structured
+        number = lines.before
+        for item in lines.items:
+            number += 1
+            if type(item) is str:
+                try:
+                    record = structured(decode_object(item))
+                except ValueError as error:
+                    if not item.strip(_WHITESPACE):
+                        continue
+                    bad = _Bad(str(error))
+                else:
+                    yield record
+                    continue
+            elif isinstance(item, _Bad):
+                bad = item
+            else:
+                yield cast("T", item)
+                continue
+            on_fault(ExportError(what=bad.what, hint=bad.hint, file=lines.file, line=number))
 
     def settle(self) -> None:
         """Wait until nothing is being read, and read nothing from now on."""
@@ -115,41 +161,22 @@ class RecordReader(Generic[T]):
             )
         return self._archive
 
-    def _read(self, archive: Archive) -> Batch[T]:
-        batch = Batch[T]()
-        lines, structured, add = self._files[0], self._structured, batch.records.append
+    def _read(self, archive: Archive) -> Lines[T]:
+        lines = self._files[0]
         with archive.reopened() as file:
             some = lines.some(file)
-        number = lines.number - len(some)
-        for line in some:
-            number += 1
-            if isinstance(line, _Bad):
-                fault = line
-            else:
-                try:
-                    add(structured(decode_object(line)))
-                    continue
-                except ValueError as error:
-                    if not line.strip(_WHITESPACE):
-                        continue
-                    fault = _Bad(str(error))
-            batch.faults.append(
-                ExportError(what=fault.what, hint=fault.hint, file=lines.name, line=number)
-            )
-            if self._is_strict:
-                break
         if lines.is_over:
             self._files.popleft()
-        batch.is_last = not self._files or (self._is_strict and bool(batch.faults))
-        return batch
+        items = [item if type(item) is str else self._made(item) for item in some]
+        return Lines(lines.name, lines.number - len(items), items, is_last=not self._files)
 
-
-@frozen
-class _Bad:
-    """A line that no one need look into: what is wrong with it, and how to mend that."""
-
-    what: str
-    hint: str = _SKIP
+    def _made(self, item: str | _Bad) -> T | _Bad:
+        if isinstance(item, _Bad):
+            return item
+        try:
+            return self._structured(decode_object(item))
+        except ValueError as error:
+            return _Bad(str(error))
 
 
 class _Lines:
@@ -245,7 +272,7 @@ class _Lines:
             and _memory_of(text, limits.max_line_memory) > limits.max_line_memory
         ):
             return _Bad(f"it holds more than fits into {limits.max_line_memory:,} bytes", _RAISE)
-        return text
+        return _Long(text) if length > _LONG_LINE else text
 
 
 def _memory_of(text: str, most: int) -> int:

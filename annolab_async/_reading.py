@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from anyio import CancelScope, get_cancelled_exc_class, to_thread
 
-from annolab_async._json_lines import Batch, RecordReader
+from annolab_async._json_lines import RecordReader
 
 if TYPE_CHECKING:
     import os
@@ -30,8 +30,8 @@ _LOGGER: Final = logging.getLogger("annolab_async")
 class Records(AsyncIterator[T]):
     """Records as they come out of a file; see :func:`read_records`.
 
-    A worker thread reads a batch at a time, and only when the one before has been used up. Between two batches it
-    holds neither thread nor file: leaving the loop early, by whatever way, leaves nothing behind.
+    A worker thread reads some lines at a time, and only when those before have been used up. In between neither thread
+    nor file is held: leaving the loop early, by whatever way, leaves nothing behind.
 
     Attributes:
         skipped: how many bad lines have been skipped.
@@ -49,7 +49,6 @@ class Records(AsyncIterator[T]):
         self._on_skipped = on_skipped
         self._is_strict = is_strict
         self._batch: Iterator[T] = iter(())
-        self._fault: ExportError | None = None
         self._is_over = False
 
     def __aiter__(self) -> Records[T]:
@@ -75,34 +74,33 @@ class Records(AsyncIterator[T]):
         """End the iteration; a batch that is being read is read to its end."""
         self._is_over = True
         self._batch = iter(())
-        self._fault = None
         if self._reader is not None:
             with CancelScope(shield=True):
                 await to_thread.run_sync(self._reader.settle)
 
     async def _next(self) -> T:
         while True:
-            if self._fault is not None:
-                fault, self._fault = self._fault, None
-                raise fault
             if self._is_over or self._reader is None:
                 raise StopAsyncIteration
-            self._take(await in_thread(self._reader.read, self._reader.settle))
+            lines = await in_thread(self._reader.read, self._reader.settle)
+            self._is_over = lines.is_last
+            self._batch = self._reader.records(lines, self._note)
             for record in self._batch:
                 return record
 
-    def _take(self, batch: Batch[T]) -> None:
-        self._is_over = batch.is_last
-        self._batch = iter(batch.records)
+    def _note(self, fault: ExportError) -> None:
+        is_over, self._is_over = (
+            self._is_over,
+            True,
+        )  # whatever is raised from here ends the iteration
         if self._is_strict:
-            self._fault = batch.faults[0] if batch.faults else None
-            return
-        for fault in batch.faults:
-            if not self.skipped:
-                _LOGGER.warning("skipped a bad line; further ones are only counted: %s", fault)
-            self.skipped += 1
-            if self._on_skipped is not None:
-                self._on_skipped(fault)
+            raise fault
+        if not self.skipped:
+            _LOGGER.warning("skipped a bad line; further ones are only counted: %s", fault)
+        self.skipped += 1
+        if self._on_skipped is not None:
+            self._on_skipped(fault)
+        self._is_over = is_over
 
 
 async def in_thread(function: Callable[[], T], settle: Callable[[], None]) -> T:
@@ -155,5 +153,5 @@ def read_records(
     if on_bad_line not in {"raise", "skip"}:
         raise ValueError(f"on_bad_line is {on_bad_line!r}, neither 'raise' nor 'skip'")
     is_strict = on_bad_line == "raise"
-    reader = RecordReader(source, kind, is_strict=is_strict, limits=limits)
+    reader = RecordReader(source, kind, limits=limits)
     return Records(reader, on_skipped=on_skipped, is_strict=is_strict)

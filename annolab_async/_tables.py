@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import attrs
 from anyio import CancelScope, to_thread
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from annolab_async._archive import ArchiveLimits
+    from annolab_async.errors import ExportError
 
     Source = Archive | str | os.PathLike[str]
     # A column: its name, its Arrow type, and its value for a record.
@@ -222,15 +223,12 @@ class _Table:
     ) -> AsyncIterator[pa.RecordBatch]:
         """Yield all that comes of a source. Between two batches nothing is held that has to be let go."""
         if isinstance(source, Archive | str | os.PathLike):
-            reader: RecordReader[Any] = RecordReader(
-                source, self._kind, is_strict=True, limits=limits
-            )
+            reader: RecordReader[Any] = RecordReader(source, self._kind, limits=limits)
 
             def read() -> tuple[pa.RecordBatch | None, bool]:
-                found = reader.read()
-                if found.faults:
-                    raise found.faults[0]
-                return self.batch(found.records) if found.records else None, found.is_last
+                lines = reader.read()
+                records = [*reader.records(lines, _refused)]
+                return self.batch(records) if records else None, lines.is_last
 
             is_last = False
             while not is_last:
@@ -244,6 +242,10 @@ class _Table:
             iterator = iter(source)
             while records := [*islice(iterator, _AT_ONCE)]:
                 yield await to_thread.run_sync(self.batch, records)
+
+
+def _refused(fault: ExportError) -> NoReturn:
+    raise fault
 
 
 async def _in_lists(source: AsyncIterable[T]) -> AsyncIterator[list[T]]:
