@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from attrs import evolve
 from starlette.responses import JSONResponse
 
 from annolab_async import BatchState, RateLimit
@@ -12,7 +13,7 @@ from tests.fan_out.service import Service, a_plan, in_ledger, to_end
 from tests.service import in_process, task_count
 
 if TYPE_CHECKING:
-    from annolab_async import BatchPlan, FanOut
+    from annolab_async import BatchPlan, BatchRecord, FanOut
     from annolab_async.ledger import Ledger
 
 pytestmark = pytest.mark.anyio
@@ -241,3 +242,27 @@ async def test_of_two_who_split_a_batch_one_does(ledger: Ledger) -> None:
     assert len(service.sent) == len(set(service.sent)) == 7
     records = await in_ledger(ledger, plan)
     assert [one.source_ids for one in records if one.state is BatchState.ERRORED] == [(1,)]
+
+
+async def test_a_job_that_is_taken_back_while_its_end_is_refused_is_watched_on(
+    ledger: Ledger,
+) -> None:
+    service = Service()
+    async with in_process(service) as client, client.fan_out(a_plan(2), ledger=ledger) as run:
+        scribe, is_refused = run._work.scribe, False
+        usual = scribe.change
+
+        async def change(record: BatchRecord, to: BatchState, **news: Any) -> BatchRecord | None:
+            nonlocal is_refused
+            if to is BatchState.FINISHED and not is_refused:
+                is_refused = True
+                # Another had taken it over; while this is being found out, it is taken back.
+                run._work.watch(evolve(record))
+                return None
+            return await usual(record, to, **news)
+
+        scribe.change = change  # type: ignore[method-assign]  # that is the point
+        with anyio.fail_after(100):
+            await to_end(run)
+        assert is_refused
+        assert run.summary.batches == {BatchState.FINISHED: 1}
