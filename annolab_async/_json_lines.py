@@ -127,6 +127,8 @@ class RecordReader(Generic[T]):
         number = lines.before
         for item in lines.items:
             number += 1
+            if not item:
+                continue
             if type(item) is str:
                 try:
                     record = structured(decode_object(item))

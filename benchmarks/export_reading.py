@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _WHOLE: Final = 2_000_000
 _QUICK: Final = 100_000
-_ROUNDS: Final = 3
+_ROUNDS: Final = 2
 _TURN_SECONDS: Final = 200.0
 _MB: Final = 1e6
 _FAIL_AT: Final = 2.0
