@@ -62,7 +62,8 @@ class Archive:
                         target.write(b"".join(map(_line, some)))
                         yield
         # What BytesIO holds is not copied.
-        content = file.getbuffer()
+        # Not getbuffer(), whose view must not outlive the file; this takes no copy either.
+        content = memoryview(file.getvalue())
         self.etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
         self.content = content
 
