@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from anyio import Lock, from_thread, to_thread
@@ -322,7 +324,7 @@ class Export:
         async with self._fetching:
             if self._file is None or not await to_thread.run_sync(self._file.exists):
                 folder = await to_thread.run_sync(tempfile.mkdtemp, None, "annolab-export-")
-                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                weakref.finalize(self, _remove, folder)
                 await self.download(Path(folder, f"{self.export_id}.zip"))
             assert self._file is not None  # noqa: S101  # it was just downloaded
             return self._file
@@ -342,6 +344,15 @@ class Export:
                 export_id=self.export_id,
             )
         return link
+
+
+def _remove(folder: str) -> None:
+    # Whoever happens to collect the garbage, often an event loop, is not to wait for a disk.
+    removal = partial(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        Thread(target=removal, name="annolab-export-removal").start()
+    except RuntimeError:  # the interpreter ends
+        removal()
 
 
 def _check(path: Path) -> None:

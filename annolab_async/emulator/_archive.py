@@ -61,7 +61,6 @@ class Archive:
                     while some := list(islice(lines, _LINES_PER_STEP)):
                         target.write(b"".join(map(_line, some)))
                         yield
-        # What BytesIO holds is not copied.
         # Not getbuffer(), whose view must not outlive the file; this takes no copy either.
         content = memoryview(file.getvalue())
         self.etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
