@@ -281,7 +281,7 @@ async def test_what_is_read_without_being_downloaded_leaves_no_file() -> None:
         del export
         gc.collect()
         with anyio.fail_after(10):
-            while await anyio.to_thread.run_sync(folder.exists):
+            while await anyio.to_thread.run_sync(folder.exists):  # noqa: ASYNC110  # nobody tells
                 await anyio.sleep(0.001)
 
 
