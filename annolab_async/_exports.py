@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import weakref
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -347,12 +346,17 @@ class Export:
 
 
 def _remove(folder: str) -> None:
+    def remove() -> None:
+        with suppress(OSError):
+            for file in Path(folder).iterdir():
+                file.unlink()
+            Path(folder).rmdir()
+
     # Whoever happens to collect the garbage, often an event loop, is not to wait for a disk.
-    removal = partial(shutil.rmtree, folder, ignore_errors=True)
     try:
-        Thread(target=removal, name="annolab-export-removal").start()
+        Thread(target=remove, name="annolab-export-removal").start()
     except RuntimeError:  # the interpreter ends
-        removal()
+        remove()
 
 
 def _check(path: Path) -> None:
