@@ -1,4 +1,4 @@
-"""A client with a key that stands out, over each of the ways that the library can take."""
+"""A client whose key is looked for afterwards, over each of the ways that the library can take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Way = Literal["own httpx", "own aiohttp", "caller's httpx", "caller's httpx2"]
 
 WAYS: Final[list[Way]] = ["own httpx", "own aiohttp", "caller's httpx", "caller's httpx2"]
-KEY: Final = "CANARY1-CANARY2-CANARY3-CANARY4"
+KEY: Final = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 JOB: Final = '{"inferenceJobId": %d, "status": "Queued", "sourceIds": [1, 2]}'
 
 

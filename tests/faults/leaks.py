@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import logging
 
 # The key and the signature that the tests send, and any part of them, however a library may have spelt it.
-SECRET: Final = re.compile("canary", re.IGNORECASE)
+SECRET: Final = re.compile("x{4}|canary", re.IGNORECASE)
 _DEPTH: Final = 8
 _NO_DATA: Final = (type, ModuleType, CodeType, FrameType, TracebackType, BuiltinFunctionType)
 

@@ -23,7 +23,7 @@ def refused(**settings: Any) -> str:
     error: BaseException | None = raised.value
     while error is not None:
         assert SECRET not in f"{error} {error!r}"
-        assert "CANARY" not in f"{error} {error!r}"
+        assert "XXXX" not in f"{error} {error!r}"
         error = error.__cause__ or error.__context__
     return str(raised.value)
 

@@ -247,7 +247,7 @@ async def test_no_failure_shows_a_secret(way: Way, logs: pytest.LogCaptureFixtur
 
 async def test_a_secret_that_stands_where_an_excerpt_ends_is_not_shown_in_part(way: Way) -> None:
     padded = [
-        answer(reply(length * "x" + " " + text, status))
+        answer(reply(length * "." + " " + text, status))
         for text in (KEY, LINK, f"{KEY}{LINK}", LINK.replace("/", "\\/"))
         for status in ("200 OK", "400 Bad")
         for length in range(145, 205)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
 
-KEY: Final = "CANARY1-CANARY2-CANARY3-CANARY4"
+KEY: Final = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 
 
 def redirect(location: str, status: str = "302 Found") -> Choice:
