@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +27,7 @@ from attrs import asdict, frozen
 
 from annolab_async import Annotation
 from annolab_async._reading import read_records
+from benchmarks.judging import Target, facts, judge, machine_line, target_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,7 +37,6 @@ _QUICK: Final = 100_000
 _ROUNDS: Final = 2
 _TURN_SECONDS: Final = 200.0
 _MB: Final = 1e6
-_FAIL_AT: Final = 2.0
 _ENTRY: Final = "export.annotations.jsonl"
 _OURS: Final = ("asyncio", "trio")
 
@@ -59,26 +56,6 @@ class Turn:
     seconds: float
     cpu: float
     growth: float
-
-
-@frozen
-class Target:
-    """A figure that is to be at most so much.
-
-    Attributes:
-        says: what is compared.
-        value: what was measured.
-        at_most: what it is to be.
-    """
-
-    says: str
-    value: float
-    at_most: float
-
-    @property
-    def is_far_missed(self) -> bool:
-        """Whether it is so far off that a busy machine is no excuse."""
-        return not self.value < _FAIL_AT * self.at_most
 
 
 def write_export(path: Path, count: int) -> None:
@@ -210,14 +187,6 @@ def _table(rounds: Sequence[dict[str, Turn]]) -> Iterable[str]:
         yield f"| {label} | {seconds:.2f} | {cpu:.2f} | {cost:.2f} | {growth:.1f} |"
 
 
-def _target_table(targets: Sequence[Target]) -> Iterable[str]:
-    yield "| target | measured | at most | |"
-    yield "| --- | ---: | ---: | --- |"
-    for target in targets:
-        verdict = "met" if target.value <= target.at_most else "missed"
-        yield f"| {target.says} | {target.value:.3g} | {target.at_most:.3g} | {verdict} |"
-
-
 def main() -> None:
     """Measure, print, write, and judge."""
     parser = argparse.ArgumentParser(
@@ -240,24 +209,15 @@ def _bench(*, quick: bool, json_file: Path | None) -> int:
     rounds = _measure(count, 1 if quick else _ROUNDS)
     targets = _targets(rounds)
     print(f"{count:,} annotations\n")
-    print("\n".join([*_table(rounds), "", *_target_table(targets), ""]))
-    print(
-        f"{time.monotonic() - begun:.0f} s on {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
+    print("\n".join([*_table(rounds), "", *target_table(targets), ""]))
+    print(machine_line(begun))
     if json_file:
-        result = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
+        result = facts(targets) | {
             "records": count,
             "rounds": [{name: asdict(turn) for name, turn in turns.items()} for turns in rounds],
-            "targets": [asdict(target) for target in targets],
         }
         json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    far = [target.says for target in targets if target.is_far_missed]
-    for says in far:
-        print(f"missed by a factor of 2 or more: {says}", file=sys.stderr)
-    return 1 if far else 0
+    return judge(targets)
 
 
 if __name__ == "__main__":

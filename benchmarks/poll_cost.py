@@ -14,28 +14,27 @@ import argparse
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 import tracemalloc
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from attrs import asdict, frozen
+from attrs import frozen
 
 from annolab_async import InferenceWatcher
 from benchmarks.canned_server import canned_server
 from benchmarks.drawing import drawn
+from benchmarks.judging import Target, facts, judge, machine_line, target_table
 from benchmarks.meter import Meter
 from benchmarks.peers import CONTENDERS, PREDICTIVE_AT_ONCE, InMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     Row = tuple[str, str]
     Costs = dict[Row, dict[int, float]]
@@ -46,7 +45,6 @@ _FEW: Final = 1_000
 _AT: Final = 128
 _MB: Final = 1e6
 _RUN_SECONDS: Final = 120.0
-_FAIL_AT: Final = 2.0
 _DRAWN: Final = {
     ("plain httpx", "asyncio"): "plain httpx",
     ("plain httpx2", "asyncio"): "plain httpx2",
@@ -102,26 +100,6 @@ _QUICK: Final = Effort(
         },
     },
 )
-
-
-@frozen
-class Target:
-    """A figure that is to be at most so much.
-
-    Attributes:
-        says: what is compared.
-        value: what was measured.
-        at_most: what it is to be.
-    """
-
-    says: str
-    value: float
-    at_most: float
-
-    @property
-    def is_far_missed(self) -> bool:
-        """Whether it is so far off that a busy machine is no excuse."""
-        return not self.value < _FAIL_AT * self.at_most
 
 
 async def _measured(name: str, base: str, permits: int, effort: Effort) -> float:
@@ -242,14 +220,6 @@ def _table(costs: Costs) -> Iterable[str]:
         yield " | ".join([f"| {name}", loop, *cells, times, growth, CONTENDERS[name].note]) + " |"
 
 
-def _target_table(targets: Sequence[Target]) -> Iterable[str]:
-    yield "| target | measured | at most | |"
-    yield "| --- | ---: | ---: | --- |"
-    for target in targets:
-        verdict = "met" if target.value <= target.at_most else "missed"
-        yield f"| {target.says} | {target.value:.3g} | {target.at_most:.3g} | {verdict} |"
-
-
 def main() -> None:
     """Measure, print, write, draw, and judge."""
     parser = argparse.ArgumentParser(
@@ -283,32 +253,23 @@ def _bench(*, quick: bool, json_file: Path | None, svg_file: Path | None) -> int
     if not quick:
         memory["tracemalloc"] = _in_child("--memory", "traced")
     targets = _targets(costs, memory)
-    print("\n".join([*_table(costs), "", *_target_table(targets), ""]))
-    print(
-        f"{time.monotonic() - begun:.0f} s on {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
+    print("\n".join([*_table(costs), "", *target_table(targets), ""]))
+    print(machine_line(begun))
     if json_file:
         figures = [
             {"contender": name, "loop": loop, "permits": permits, "microseconds": rounds}
             for (name, loop), by_permits in all_costs.items()
             for permits, rounds in by_permits.items()
         ]
-        result = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
+        result = facts(targets) | {
             "versions": {name: version(name) for name in _PEERS},
             "polls": figures,
-            "targets": [asdict(target) for target in targets],
         }
         json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if svg_file:
         curves = {label: [*costs[row].items()] for row, label in _DRAWN.items() if row in costs}
         svg_file.write_text(drawn(curves), encoding="utf-8")
-    far = [target.says for target in targets if target.is_far_missed]
-    for says in far:
-        print(f"missed by a factor of 2 or more: {says}", file=sys.stderr)
-    return 1 if far else 0
+    return judge(targets)
 
 
 if __name__ == "__main__":

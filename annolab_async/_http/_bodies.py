@@ -133,12 +133,13 @@ class Incoming:
         except NoBody as fault:
             self.fail(str(fault))
 
-    def feed(self, part: bytes) -> None:
-        """Take in the next part of the body."""
+    def feed(self, part: bytes) -> bool:
+        """Take in the next part of the body; return whether it wants more."""
         try:
             self._body.feed(part)
         except NoBody as fault:
             self.fail(str(fault))
+        return self.wants_more
 
     def fail(self, why: str) -> None:
         """Take note that the rest will not come, or is of no use; the first reason counts."""

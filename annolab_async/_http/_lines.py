@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 from anyio import CancelScope
-from anyio.lowlevel import cancel_shielded_checkpoint
 
-from annolab_async._http._bodies import PARTS_AT_ONCE, Body, NoBody, plain_length
+from annolab_async._http._bodies import Body, NoBody, plain_length
 from annolab_async._http._faults import Progress
+from annolab_async._http._parts import take_in
 
 if TYPE_CHECKING:
     import ssl
@@ -301,24 +301,21 @@ async def _received(
 async def _measured(
     headers: Mapping[str, str], parts: AsyncIterable[bytes]
 ) -> tuple[bytes, str | None]:
-    reason = None
+    reason: str | None = None
     try:
         body = Body(headers)
     except NoBody as fault:
         return b"", str(fault)
-    # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
-    with CancelScope() as scope:
-        number = 0
-        async for part in parts:
-            number += 1
-            if number % PARTS_AT_ONCE == 0:
-                await cancel_shielded_checkpoint()
-            if reason is None:
-                try:
-                    body.feed(part)
-                except NoBody as fault:
-                    reason = str(fault)
-                    scope.cancel()
+
+    def take(part: bytes) -> bool:
+        nonlocal reason
+        try:
+            body.feed(part)
+        except NoBody as fault:
+            reason = str(fault)
+        return reason is None
+
+    await take_in(parts, take)
     if reason is None:
         try:
             return body.whole(), None

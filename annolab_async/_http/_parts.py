@@ -1,15 +1,38 @@
-"""A request's body in one part."""
+"""Bodies in parts: a request's in a single one, and an answer's taken in one by one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import httpx
+from anyio import CancelScope
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from annolab_async._http._bodies import PARTS_AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
 
-__all__ = ["OnePart"]
+__all__ = ["OnePart", "take_in"]
+
+
+async def take_in(parts: AsyncIterable[bytes], take: Callable[[bytes], bool]) -> None:
+    """Take in an answer's body part by part, giving way to others now and then, however fast it comes.
+
+    Args:
+        parts: the parts.
+        take: is given each until it returns that it wants no more.
+    """
+    # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
+    with CancelScope() as scope:
+        number, is_wanted = 0, True
+        async for part in parts:
+            number += 1
+            if number % PARTS_AT_ONCE == 0:
+                await cancel_shielded_checkpoint()
+            if is_wanted and not take(part):
+                is_wanted = False
+                scope.cancel()
 
 
 class OnePart(httpx.AsyncByteStream):

@@ -16,11 +16,10 @@ from anyio import (
     get_cancelled_exc_class,
     move_on_after,
 )
-from anyio.lowlevel import cancel_shielded_checkpoint
 from attrs import field, frozen
 
 from annolab_async._http._apart import apart
-from annolab_async._http._bodies import PARTS_AT_ONCE, PLAIN, Incoming
+from annolab_async._http._bodies import PLAIN, Incoming
 from annolab_async._http._faults import (
     Progress,
     error_of,
@@ -31,14 +30,14 @@ from annolab_async._http._faults import (
 from annolab_async._http._given import check_client, is_stock, pool_size
 from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines
 from annolab_async._http._origins import path_within
-from annolab_async._http._parts import OnePart
+from annolab_async._http._parts import OnePart, take_in
 from annolab_async._http._quiet import CURRENT_KEY, quieten
 from annolab_async._http._transports import check_transport, has_aiohttp, own_client
 from annolab_async._replies import Reply
 from annolab_async.errors import AnnoLabError, ConfigurationError, InvalidResponse, NotOpen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from annolab_async._http._given import HttpClient
     from annolab_async._http._lines import Answer, Line, Lines
@@ -319,7 +318,7 @@ class HttpSession(AsyncContextManagerMixin):
             if is_there:
                 incoming.feed(response.content)
             elif incoming.wants_more:
-                await _take_in(response.aiter_raw(), incoming)
+                await take_in(response.aiter_raw(), incoming.feed)
         finally:
             with move_on_after(_CLOSING_SECONDS, shield=True):
                 await response.aclose()
@@ -352,20 +351,6 @@ class _Moved:
     """Where within the origin a redirect leads."""
 
     target: str = field(repr=False)
-
-
-async def _take_in(parts: AsyncIterable[bytes], incoming: Incoming) -> None:
-    # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
-    with CancelScope() as scope:
-        number = 0
-        async for part in parts:
-            number += 1
-            if number % PARTS_AT_ONCE == 0:
-                await cancel_shielded_checkpoint()
-            if incoming.wants_more:
-                incoming.feed(part)
-            else:
-                scope.cancel()
 
 
 def _raised_reply(fault: Exception, method: str, path: str) -> Reply | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
+
+from annolab_async.emulator._faults import is_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +82,7 @@ class DownloadFaults:
 
     def _wrong(self) -> Iterator[str]:
         for name in _SHARES:
-            value: Any = getattr(self, name)
-            if type(value) not in {int, float} or not 0 <= value <= 1:
+            if not is_share(value := getattr(self, name)):
                 yield f"{name} must be a number from 0 to 1, not {value!r}"
         if type(self.seed) is not int:
             yield f"seed must be an int, not {self.seed!r}"

@@ -60,7 +60,7 @@ class Faults:
     def _wrong(self) -> Iterator[str]:
         are_shares = True
         for name in (*_SHARES, "retry_after_share"):
-            if not _is_share(value := getattr(self, name)):
+            if not is_share(value := getattr(self, name)):
                 are_shares = False
                 yield f"{name} must be a number from 0 to 1, not {value!r}"
         if are_shares and (total := math.fsum(getattr(self, name) for name in _SHARES)) > 1:
@@ -128,5 +128,6 @@ class Mishap:
         return self.fault is not Fault.UNAVAILABLE or self.retry_after is None
 
 
-def _is_share(value: Any) -> bool:
+def is_share(value: Any) -> bool:
+    """Return whether a value is a number from 0 to 1."""
     return type(value) in {int, float} and 0 <= value <= 1
