@@ -25,6 +25,7 @@ from annolab_async import (
     Predictive,
     RetryPolicy,
 )
+from annolab_async._hooks import NO_HOOKS
 from annolab_async._limits import Throttle, Turnstile
 from annolab_async._records import StatusReply
 from annolab_async._retry import RetryBudget
@@ -123,6 +124,7 @@ class InMemory:
     def __init__(self) -> None:
         self.retry = RetryPolicy()
         self.budget = RetryBudget()
+        self.hooks = NO_HOOKS
         self.turns = Turnstile(10_000, Throttle())
         self.jobs_seen = 0
 
