@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -11,6 +11,13 @@ from annolab_async import __version__
 from annolab_async.cli._command import command, print_problem, quiet_pipes
 from annolab_async.cli._demo_command import demo
 from annolab_async.cli._problems import ExitStatus
+from annolab_async.cli._resolve import resolve
+from annolab_async.cli._resume import resume
+from annolab_async.cli._run import run
+from annolab_async.cli._runs import runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["app", "run_app"]
 
@@ -52,13 +59,14 @@ def annolab_async(
         raise typer.Exit(ExitStatus.USAGE)
 
 
-for _panel, _commands in {
+_COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
     # `report` goes behind `resolve`; `submit`, `status`, `watch` and `export` make up _ONE.
-    _MANY: [],
+    _MANY: [run, resume, runs, resolve],
     _ONE: [],
     _LOCAL: [demo],
-}.items():
-    for _function in _commands:
+}
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
         app.command(rich_help_panel=_panel)(command(_function))
 
 
