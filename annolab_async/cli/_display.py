@@ -104,13 +104,12 @@ class Display:
         """Take note of a batch that has changed."""
         if record.state not in _TROUBLE:
             return
-        line = batch_line(record)
         if self._live is not None:
-            self._latest.append(line)
+            self._latest.append(batch_line(record, most_ids=2))
             return
         self._told += 1
         if self._told <= _MOST_LINES:
-            tell(line)
+            tell(batch_line(record))
         elif self._told == _MOST_LINES + 1:
             tell("Further batches in trouble are told at the end.")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from enum import StrEnum, auto
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,8 +13,7 @@ from attrs import frozen
 
 from annolab_async import BatchState
 from annolab_async.cli._display import Display, Traffic
-from annolab_async.cli._ledgers import shown_spec
-from annolab_async.cli._options import make_client
+from annolab_async.cli._options import command_line, make_client
 from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._stopping import Stopping
 from annolab_async.cli._summary import End, print_end
@@ -25,6 +22,8 @@ from annolab_async.cli._words import FAILED, OPEN, batch_json, plural
 from annolab_async.errors import AnnoLabError, LedgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from annolab_async import AsyncInferenceClient, BatchPlan, BatchRecord, FanOut
 
 __all__ = ["JobTimeout", "MaxInFlight", "OnError", "OnErrorOption", "Way", "go_on"]
@@ -93,16 +92,9 @@ class Way:
             name: the command.
             more: further arguments.
         """
-        words = ["annolab-async", name, *more]
-        if self.ledger != os.environ.get("ANNOLAB_LEDGER", "run.db"):
-            words += ["--ledger", shown_spec(self.ledger)]
-        if self.run != "default":
-            words += ["--run", self.run]
-        if self.base_url != os.environ.get("ANNOLAB_BASE_URL"):
-            words += ["--base-url", self.base_url or ""]
         if name == "resume":
-            words += self._own_options()
-        return shlex.join(words)
+            more = (*more, *self._own_options())
+        return command_line(name, *more, ledger=self.ledger, run=self.run, base_url=self.base_url)
 
     def _own_options(self) -> list[str]:
         given = {
@@ -137,15 +129,13 @@ async def go_on(plan: BatchPlan, way: Way, *, again: str, tries_failed_again: bo
     traffic = Traffic()
     client = make_client(way.base_url, max_per_second=way.max_per_second, hooks=[traffic])
     stopping = Stopping(_STOP_SECONDS, tell)
-    if not logging.getLogger("annolab_async").isEnabledFor(logging.DEBUG):
-        for name in _SHOWN_HERE:
-            logging.getLogger(name).setLevel(logging.ERROR)
     end: End | None = None
     async with client, create_task_group() as tasks:
         tasks.start_soon(stopping.listen, tasks.cancel_scope)
-        end = await _follow(
-            client, plan, way, traffic, stopping, tries_failed_again=tries_failed_again
-        )
+        with _without_what_is_shown():
+            end = await _follow(
+                client, plan, way, traffic, stopping, tries_failed_again=tries_failed_again
+            )
         tasks.cancel_scope.cancel()
     if end is None:
         tell("Interrupted before anything was sent.")
@@ -155,6 +145,20 @@ async def go_on(plan: BatchPlan, way: Way, *, again: str, tries_failed_again: bo
     if end.failure is not None:
         raise end.failure
     return status
+
+
+@contextmanager
+def _without_what_is_shown() -> Generator[None]:
+    loggers = [logging.getLogger(name) for name in _SHOWN_HERE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        if not logger.isEnabledFor(logging.DEBUG):
+            logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 async def _follow(

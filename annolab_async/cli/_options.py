@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from annolab_async import AsyncInferenceClient, RateLimit
+from annolab_async.cli._ledgers import shown_spec
 from annolab_async.cli._problems import Problem
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ __all__ = [
     "OutputLayer",
     "Project",
     "RunName",
+    "command_line",
     "identifier",
     "make_client",
 ]
@@ -108,6 +111,26 @@ def identifier(text: str) -> str | int:
     if text.isascii() and text.isdecimal():
         return int(text)
     return text.removeprefix("name:")
+
+
+def command_line(name: str, *more: str, ledger: str, run: str, base_url: str | None = None) -> str:
+    """Return the command line of a command on a run, to be copied: what is the default is left out.
+
+    Args:
+        name: the command.
+        more: its further arguments.
+        ledger: the run's ledger; of a password in it three stars are left.
+        run: the run's name.
+        base_url: where the service is.
+    """
+    words = ["annolab-async", name, *more]
+    if ledger != os.environ.get("ANNOLAB_LEDGER", "run.db"):
+        words += ["--ledger", shown_spec(ledger)]
+    if run != "default":
+        words += ["--run", run]
+    if base_url and base_url != os.environ.get("ANNOLAB_BASE_URL"):
+        words += ["--base-url", base_url]
+    return shlex.join(words)
 
 
 def make_client(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from annolab_async import BatchState
 from annolab_async._owners import own_name
 from annolab_async.cli._ledgers import existing_ledger, find_run, stored_plan, the_run
-from annolab_async.cli._options import BaseUrl, Json, Ledger, RunName, make_client
+from annolab_async.cli._options import BaseUrl, Json, Ledger, RunName, command_line, make_client
 from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._terminal import print_json, print_line, print_table, tell
 from annolab_async.cli._words import batch_json, clock, ids, plural
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["resolve"]
 
+# The rest is the same for all.
+_LONGEST: Final = 100
+
 
 async def resolve(
     batches: Annotated[
         list[int] | None,
         typer.Argument(
-            metavar="[BATCHES]...", help="The numbers of unknown batches.", show_default=False
+            metavar="BATCHES", help="The numbers of unknown batches.", show_default=False
         ),
     ] = None,
     *,
@@ -49,7 +52,7 @@ async def resolve(
     base_url: BaseUrl = None,
     is_json: Json = False,
 ) -> int:
-    """Say what became of batches of which nobody knows whether they have a job; without arguments, list them.
+    """List unknown batches, or say what became of them.
 
     An answer that was lost leaves a batch unknown, and nothing sends it again by itself: it may be paid for already.
     Look for a job over its sources at AnnoLab, or for new predictions in the output layer. What is said here is written
@@ -64,7 +67,12 @@ async def resolve(
         }
         if job_id is None and not resend:
             layer = stored_plan(info).output_layer_identifier if info.is_planned else None
-            return _list([*unknown.values()], layer=layer, is_json=is_json)
+            number = str(min(unknown, default=0))
+            ways = [
+                command_line("resolve", number, *more, ledger=ledger, run=run_name)
+                for more in (("--job-id", "JOB"), ("--resend",))
+            ]
+            return _list([*unknown.values()], ways, layer=layer, is_json=is_json)
         chosen = await _chosen(run, unknown, batches, every=every)
         if job_id is not None:
             await _check_job(run, chosen[0], job_id, base_url)
@@ -85,7 +93,7 @@ async def resolve(
         else:
             became = f"has job {job_id}" if job_id is not None else "is sent again"
             print_line(f"Batch {after.number} {became}.")
-    tell(f"To go on with the run: annolab-async resume --ledger {ledger} --run {run_name}")
+    tell("To go on with the run:", f"  {command_line('resume', ledger=ledger, run=run_name)}")
     return ExitStatus.FINISHED
 
 
@@ -107,7 +115,9 @@ def _check(batches: list[int] | None, *, job_id: int | None, resend: bool, every
         )
 
 
-def _list(unknown: list[BatchRecord], *, layer: str | int | None, is_json: bool) -> int:
+def _list(
+    unknown: list[BatchRecord], ways: list[str], *, layer: str | int | None, is_json: bool
+) -> int:
     if is_json:
         for record in unknown:
             print_json({"event": "batch", **batch_json(record)})
@@ -115,21 +125,27 @@ def _list(unknown: list[BatchRecord], *, layer: str | int | None, is_json: bool)
         print_table(
             ("batch", "sent", "sources", "why"),
             [
-                (record.number, clock(record.sent_at), ids(record.source_ids), record.error or "")
+                (record.number, clock(record.sent_at), ids(record.source_ids), _short(record.error))
                 for record in unknown
             ],
             right=("batch",),
+            whole=("sent",),
         )
         where = "" if layer is None else f" {layer!r}"
         tell(
             f"{plural(len(unknown), 'batch')} may or may not have a job. Look for jobs over these sources, or for "
             f"new predictions in the output layer{where}, then say for each:",
-            f"  annolab-async resolve {unknown[0].number} --job-id ID    # it has this job",
-            f"  annolab-async resolve {unknown[0].number} --resend       # it has none, and is to be sent again",
+            f"  {ways[0]}    # it has this job",
+            f"  {ways[1]}    # it has none, and is to be sent again",
         )
     else:
         tell("No batch is unknown.")
     return ExitStatus.FINISHED
+
+
+def _short(text: str | None) -> str:
+    text = text or ""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 async def _chosen(

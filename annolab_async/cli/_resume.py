@@ -32,7 +32,7 @@ async def resume(
     base_url: BaseUrl = None,
     is_json: Json = False,
 ) -> int:
-    """Go on with a run where it stopped: its plan and its sources are in the ledger.
+    """Go on with a run where it stopped, from its ledger alone.
 
     Batches that have finished stay so, jobs under way are watched again, and what was never sent is sent.
     Batches that may or may not have been sent stay unknown: [bold]annolab-async resolve[/bold] is for those.

@@ -57,7 +57,7 @@ def run(
     base_url: BaseUrl = None,
     is_json: Json = False,
 ) -> int:
-    """Run a model over many sources, batch by batch, and watch all jobs to their ends.
+    """Run a model over many sources, batch by batch.
 
     Each step is written down in the ledger before it is taken: started again with the same arguments, or with
     [bold]annolab-async resume[/bold], it goes on where it stopped, however it was stopped, and pays for no batch twice.

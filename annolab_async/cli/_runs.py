@@ -23,13 +23,13 @@ __all__ = ["runs"]
 async def runs(
     path: Annotated[
         str | None,
-        typer.Argument(metavar="[LEDGER]", help="The ledger, as --ledger.", show_default=False),
+        typer.Argument(metavar="LEDGER", help="The ledger, as --ledger.", show_default=False),
     ] = None,
     ledger: Ledger = "run.db",
     *,
     is_json: Json = False,
 ) -> None:
-    """Show what a ledger holds: its runs, how far each has come, and when."""
+    """Show what a ledger holds."""
     async with existing_ledger(path or ledger) as opened:
         found = await opened.runs()
         rows = [(info, *await _state(opened, info)) for info in found]
@@ -54,6 +54,7 @@ async def runs(
             for info, counted, changed_at in rows
         ],
         right=("batches", "sources"),
+        whole=("begun", "last change"),
     )
     if any(not info.is_planned for info, *_ in rows):
         print_line("+: not all of its sources were written down.")

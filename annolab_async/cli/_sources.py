@@ -48,7 +48,7 @@ _FORMATS: Final = {
 Sources = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SOURCES...",
+        metavar="SOURCES",
         help="Source ids, files that hold them (CSV, JSON lines or text), or - for standard input.",
         show_default=False,
     ),

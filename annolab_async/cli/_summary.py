@@ -81,7 +81,8 @@ def _print_for_people(end: End, way: Way, *, requests: int) -> None:
     sources = dict(counts(summary.sources))
     for title, records in (("unknown", end.unknown), ("failed", end.failed)):
         for record in records[:_MOST_LINES]:
-            print_line(batch_line(record))
+            # Why a batch is unknown takes long to tell; `resolve` does.
+            print_line(batch_line(record, with_error=title == "failed"))
         if (more := len(records) - _MOST_LINES) > 0:
             print_line(f"and {plural(more, 'batch')} more {title}")
     print_table(

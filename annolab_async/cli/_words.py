@@ -88,12 +88,22 @@ def progress_line(summary: FanOutSummary, *, requests: int) -> str:
     )
 
 
-def batch_line(record: BatchRecord) -> str:
-    """Return what became of a batch, in a line."""
+def batch_line(record: BatchRecord, *, most_ids: int = 6, with_error: bool = True) -> str:
+    """Return what became of a batch, in a line.
+
+    Args:
+        record: the batch.
+        most_ids: how many of its sources are named.
+        with_error: whether to say why.
+    """
     job = f" (job {record.inference_job_id})" if record.inference_job_id is not None else ""
-    why = record.error or (f"the server says {record.status!r}" if record.status else "")
-    line = f"batch {record.number}{job} {record.state.replace('_', ' ')}"
-    return f"{line}, sources {ids(record.source_ids)}" + (f": {why}" if why else "")
+    state = record.state.replace("_", " ")
+    is_news = record.status and record.status.lower() != state
+    why = (record.error if with_error else None) or (
+        f"the server says {record.status!r}" if is_news else ""
+    )
+    line = f"batch {record.number}{job} {state}"
+    return f"{line}, sources {ids(record.source_ids, most_ids)}" + (f": {why}" if why else "")
 
 
 def batch_json(record: BatchRecord) -> dict[str, Any]:
