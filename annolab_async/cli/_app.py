@@ -83,8 +83,6 @@ def run_app(arguments: list[str] | None = None) -> int:
     try:
         status: Any = app(arguments, prog_name="annolab-async", standalone_mode=False)
         sys.stdout.flush()
-    except typer.Abort:
-        return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         quiet_pipes()
         return ExitStatus.NO_READER

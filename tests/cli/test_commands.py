@@ -62,6 +62,7 @@ def test_each_command_has_help_for_itself_and_all_its_options(name: str) -> None
         (["run", "1", *PLAN, "--max-per-second", "-1"], "--max-per-second is -1.0, not a positive"),
         (["run", "1", *PLAN[:-1], " "], "output_layer_identifier is empty"),
         (["run", "1", *PLAN, "--base-url", "ftp://x"], "error: "),
+        (["run", "1", *PLAN, "--run", ""], "error: run is '', not a name."),
         (["run", "1", *PLAN, "--ledger", "."], "error: The ledger . cannot be used"),
         (["runs", "nope.db"], "error: There is no ledger nope.db."),
         (["resume", "--ledger", "sqlite:///nope.db"], "There is no ledger sqlite:///nope.db"),
