@@ -9,7 +9,7 @@ converter with a JavaScript engine to be had in one file.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from bokeh.embed import json_item
 from bokeh.layouts import column
@@ -32,6 +32,7 @@ __all__ = ["delays", "durations", "timeline"]
 
 _MOST_GROUPS: Final = 20
 _MOST_BARS: Final = 30
+_LONGEST_NAME: Final = 16
 # Each is told from a white and from a black ground by a contrast of at least 3 : 1.
 _QUEUED: Final = "#7f8894"
 _FINISHED: Final = "#2b8a57"
@@ -46,7 +47,7 @@ def timeline(run: RunReport) -> Any:
     x = Range1d(began - room, ended + room, name="time")
     y = Range1d(1, 0, name="rows")
     batches = _figure(
-        380, zoom="both", x_range=x, y_range=y, title="Batches, each a line, in the order they were sent"
+        380, x_range=x, y_range=y, title="Batches, each a line, in the order they were sent"
     )
     spans = ColumnDataSource({name: [] for name in _SPAN_COLUMNS}, name="spans")
     bars = batches.hbar(
@@ -59,26 +60,35 @@ def timeline(run: RunReport) -> Any:
     batches.add_tools(
         HoverTool(
             renderers=[bars, marks],
-            tooltips=[
+            tooltips=_lines([
                 ("Batch", "@label"),
                 ("Sources", "@size"),
                 ("Job", "@job"),
                 ("State", "@state"),
                 ("Here", "@here"),
                 ("Error", "@error"),
-            ],
+            ]),
         )
     )
     batches.yaxis.visible = False
     batches.ygrid.visible = False
-    pace = _figure(150, x_range=x, title="Sources that came to an end, per minute")
-    flight = _figure(150, x_range=x, title="Jobs that were unfinished, at most")
+    pace = _figure(150, x_range=x, title="Sources that came to an end, a minute; in red, badly")
+    flight = _figure(150, x_range=x, title="Unfinished jobs, at most")
     _bars_of(pace, flight, run)
     return json_item(column(batches, pace, flight, sizing_mode="stretch_width"))  # type: ignore[no-untyped-call]
 
 
 _SPAN_COLUMNS: Final = (
-    "row", "from", "to", "color", "label", "size", "job", "state", "here", "error",
+    "row",
+    "from",
+    "to",
+    "color",
+    "label",
+    "size",
+    "job",
+    "state",
+    "here",
+    "error",
 )
 _END_COLUMNS: Final = (*_SPAN_COLUMNS, "marker")
 
@@ -95,12 +105,22 @@ def _bars_of(pace: Any, flight: Any, run: RunReport) -> None:
         left="from", right="to", bottom=0, top="good", color=_FINISHED, line_width=0, source=source
     )
     bad = pace.quad(
-        left="from", right="to", bottom="good", top="all", color=_FAILED, line_width=0, source=source
+        left="from",
+        right="to",
+        bottom="good",
+        top="all",
+        color=_FAILED,
+        line_width=0,
+        source=source,
     )
     pace.add_tools(
         HoverTool(
             renderers=[good, bad],
-            tooltips=[("From", "@from{%T}"), ("A minute", "@all{0.0}"), ("Well", "@good{0.0}")],
+            tooltips=_lines([
+                ("From", "@from{%T}"),
+                ("A minute", "@all{0.0}"),
+                ("Well", "@good{0.0}"),
+            ]),
             formatters={"@from": "datetime"},
         )
     )
@@ -110,7 +130,7 @@ def _bars_of(pace: Any, flight: Any, run: RunReport) -> None:
     flight.add_tools(
         HoverTool(
             renderers=[jobs],
-            tooltips=[("From", "@from{%T}"), ("Jobs", "@flight")],
+            tooltips=_lines([("From", "@from{%T}"), ("Jobs", "@flight")]),
             formatters={"@from": "datetime"},
         )
     )
@@ -121,8 +141,11 @@ def _bars_of(pace: Any, flight: Any, run: RunReport) -> None:
 def durations(groups: Sequence[DurationGroup]) -> Any:
     """Return, as JSON for the page's script, how long batches took by model and size."""
     shown = groups[:_MOST_GROUPS]
-    names = [f"{group.model or 'model unknown'} · {group.size}" for group in shown]
-    # The same model and size may be in several runs only once: they are put together before.
+    # Each is there once; the number tells apart whose names are cut.
+    names = [
+        f"{place}. {_cut(group.model or 'unknown')} · {group.size}"
+        for place, group in enumerate(shown, 1)
+    ]
     source = ColumnDataSource({
         "name": names,
         **{
@@ -134,24 +157,43 @@ def durations(groups: Sequence[DurationGroup]) -> Any:
         90 + 34 * len(shown),
         is_time=False,
         y_range=FactorRange(factors=names[::-1]),
-        title="Seconds from a job's begin to the sight of its end, by model and batch size",
+        title="Seconds that batches took, by model and size",
     )
-    plot.segment(x0="least", x1="p95", y0="name", y1="name", line_width=2, color=_QUEUED, source=source)
+    plot.segment(
+        x0="least", x1="p95", y0="name", y1="name", line_width=2, color=_QUEUED, source=source
+    )
     boxes = plot.hbar(
         y="name", left="quarter", right="three_quarters", height=0.5, color=_RUNNING, source=source
     )
-    plot.scatter(x="median", y="name", marker="dash", angle=1.5708, size=18, line_width=3, color=_FINISHED, source=source)
+    plot.scatter(
+        x="median",
+        y="name",
+        marker="dash",
+        angle=1.5708,
+        size=18,
+        line_width=3,
+        color=_FINISHED,
+        source=source,
+    )
     plot.add_tools(
         HoverTool(
             renderers=[boxes],
-            tooltips=[
-                ("", "@name"), ("Batches", "@count"), ("Least", "@least{0.0} s"), ("Median", "@median{0.0} s"),
-                ("95 %", "@p95{0.0} s"), ("Most", "@most{0.0} s"),
-            ],
+            tooltips=_lines([
+                ("", "@name"),
+                ("Batches", "@count"),
+                ("Least", "@least{0.0} s"),
+                ("Median", "@median{0.0} s"),
+                ("95 %", "@p95{0.0} s"),
+                ("Most", "@most{0.0} s"),
+            ]),
         )
     )
     plot.x_range.start = 0
     return json_item(plot)  # type: ignore[no-untyped-call]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def delays(run: RunReport) -> Any:
@@ -164,37 +206,50 @@ def delays(run: RunReport) -> Any:
         "to": [(place + 1) * width for place in range(_MOST_BARS)],
         "count": [counts[place] for place in range(_MOST_BARS)],
     })
-    plot = _figure(
-        170, is_time=False, title="Ends, by the seconds since the poll before: no end is older"
-    )
+    plot = _figure(170, is_time=False, title="Ends, by how many seconds old they were at most")
     bars = plot.quad(
         left="from", right="to", bottom=0, top="count", color=_RUNNING, line_width=0, source=source
     )
     plot.add_tools(
-        HoverTool(
-            renderers=[bars], tooltips=[("Up to", "@to{0.00} s"), ("Ends", "@count")]
-        )
+        HoverTool(renderers=[bars], tooltips=_lines([("Up to", "@to{0.00} s"), ("Ends", "@count")]))
     )
     plot.y_range.start = 0
     return json_item(plot)  # type: ignore[no-untyped-call]
+
+
+def _lines(lines: Sequence[tuple[str, str]]) -> str:
+    """Return what is shown where the mouse is: Bokeh's own form of it has labels too pale to be read.
+
+    Bokeh escapes what it puts in the place of names with an @.
+    """
+    rows = "".join(
+        f'<span style="color: var(--soft)">{name}</span><span>{value}</span>'
+        for name, value in lines
+    )
+    grid = "display: grid; grid-template-columns: auto auto; column-gap: 0.8em; max-width: 24rem"
+    return f'<div style="{grid}; overflow-wrap: anywhere">{rows}</div>'
 
 
 def _figure(
     height: int,
     *,
     is_time: bool = True,
-    zoom: Literal["width", "both"] = "width",
     **options: Any,
 ) -> Any:
+    wheel = WheelZoomTool(modifiers="ctrl", dimensions="width")
     return figure(
         height=height,
         sizing_mode="stretch_width",
         x_axis_type="datetime" if is_time else "auto",
         toolbar_location=None,
-        # The wheel scrolls the page, and a finger does: the page's own buttons zoom, too.
-        tools=[WheelZoomTool(modifiers="ctrl", dimensions="width"), BoxZoomTool(dimensions=zoom)],
+        # The wheel alone and a finger scroll the page; the script gives the box to mice. Without either, there are the
+        # page's own buttons.
+        tools=[wheel, BoxZoomTool(dimensions="width")],
+        active_scroll=wheel,
         active_drag=None,
         output_backend="canvas",
-        min_border_right=12,
+        # Those above each other have the same times above each other, too.
+        min_border_left=55,
+        min_border_right=15,
         **options,
     )

@@ -46,7 +46,11 @@ def as_utc(at: float) -> str:
 
 def verdict(run: RunReport) -> str:
     """Return how a run stands, in a sentence."""
-    counts = [f"{count:,} {state.replace('_', ' ')}" for state in BatchState if (count := run.counts.get(state))]
+    counts = [
+        f"{count:,} {state.replace('_', ' ')}"
+        for state in BatchState
+        if (count := run.counts.get(state))
+    ]
     stands = ", ".join(counts) or "no batches"
     if run.began is None:
         return f"Nothing was sent yet: {stands}."
@@ -69,7 +73,10 @@ def facts(run: RunReport) -> list[tuple[str, str]]:
         ("Sources", f"{sources:,} in {sum(run.counts.values()):,} batches"),
         ("Batch size", None if plan.batch_size is None else f"{plan.batch_size:,}"),
         ("Pace", f"{ended * 60 / run.seconds:,.0f} sources a minute" if run.seconds else None),
-        ("Most in flight", f"{max(part.in_flight for part in run.activity):,} jobs" if run.activity else None),
+        (
+            "Most in flight",
+            f"{max(part.in_flight for part in run.activity):,} jobs" if run.activity else None,
+        ),
         ("Sent again", f"{again:,} times" if again else None),
         ("Median duration", as_time(run.duration.median) if run.duration else None),
         ("Ends seen within", f"{as_time(run.uncertainty.p95)} (95 %)" if run.uncertainty else None),

@@ -12,12 +12,14 @@
   };
   const views = [];
 
+  const plotsOf = (view) => view.roots.flatMap((root) => [root, ...(root.child_views ?? [])]).filter(({model}) => model.toolbar);
+
   const embed = async (item, id) => {
     const view = await Bokeh.embed.embed_item(item, id);
     views.push(view);
-    // A finger scrolls the page; a mouse can do both.
+    // Drawn over a picture, a finger scrolls the page, and a mouse chooses a part.
     if (matchMedia("(pointer: fine)").matches)
-      for (const plot of view.roots[0].model.select("BoxZoomTool")) void plot;
+      for (const {model} of plotsOf(view)) for (const tool of model.toolbar.tools) if (tool.type === "BoxZoomTool") tool.active = true;
     return view;
   };
 
@@ -48,10 +50,11 @@
     async draw() {
       const index = this.section.dataset.run;
       if (this.run.charts.time) {
-        this.view = await embed(this.run.charts.time, `chart-time-${index}`);
-        const found = (name) => this.view.roots[0].model.document.get_model_by_name(name);
+        const view = await embed(this.run.charts.time, `chart-time-${index}`);
+        const found = (name) => view.roots[0].model.document.get_model_by_name(name);
         this.models = {spans: found("spans"), ends: found("ends"), rows: found("rows"), time: found("time")};
         this.all = [this.models.time.start, this.models.time.end];
+        this.models.time.change.connect(() => this.fit());
         this.listen();
         this.filter();
       }
@@ -80,6 +83,18 @@
       range.setv({start: from, end: to});
     }
 
+    // Which batches there is room for follows from the time that is looked at: of thousands, those that were at work then.
+    fit() {
+      const {spans, rows, time} = this.models, {row, from, to} = spans.data;
+      let first = Infinity, last = -Infinity;
+      for (let at = 0; at < row.length; at++) {
+        if (to[at] < time.start || from[at] > time.end) continue;
+        first = Math.min(first, row[at]);
+        last = Math.max(last, row[at]);
+      }
+      rows.setv(last < 0 ? {start: 0.6, end: -0.6} : {start: last + 0.6, end: first - 0.6});
+    }
+
     filter() {
       const form = this.section.querySelector("form.filter");
       const states = new Set([...form.querySelectorAll("input[name=state]:checked")].map((box) => box.value));
@@ -96,7 +111,7 @@
     }
 
     picture() {
-      const {spans, ends, rows} = this.models, row = new Map();
+      const {spans, ends} = this.models, row = new Map();
       for (const batch of this.order) if (this.shown.has(batch)) row.set(batch, row.size);
       const names = Object.keys(spans.data), bars = Object.fromEntries(names.map((name) => [name, []]));
       const points = Object.fromEntries(Object.keys(ends.data).map((name) => [name, []]));
@@ -125,7 +140,7 @@
       }
       spans.data = bars;
       ends.data = points;
-      rows.setv({start: Math.max(row.size, 1) - 0.4, end: -0.6});
+      this.fit();
     }
 
     sort(column) {
@@ -200,11 +215,9 @@
     button.textContent = "Copied";
   };
 
+  // The colors are the page's, which follow the system's; the pictures look them up when they are painted.
   const repaint = () => {
-    for (const view of views) for (const root of view.roots) {
-      const plots = [root, ...(root.child_views ?? [])];
-      for (const plot of plots) plot.repaint?.() ?? plot.invalidate_layout?.();
-    }
+    for (const view of views) for (const plot of plotsOf(view)) plot.request_paint();
   };
 
   const begin = async () => {

@@ -52,9 +52,7 @@ class History:
 
     def sent(self, seconds: float, *, job_id: int, status: str = "Queued") -> History:
         self.to(BatchState.SENDING, seconds)
-        return self.to(
-            BatchState.SUBMITTED, seconds + 0.2, inference_job_id=job_id, status=status
-        )
+        return self.to(BatchState.SUBMITTED, seconds + 0.2, inference_job_id=job_id, status=status)
 
     def report(self, seconds: float = 1000.0) -> BatchReport:
         return batch_report(self.record, self.changes, at=after(seconds))
@@ -128,9 +126,7 @@ def many(
             elif fate < 0.3:
                 history.to(BatchState.TIMED_OUT, seen + 30, error="It had not ended after 30 s")
             elif fate < 1:
-                history.to(
-                    BatchState.ERRORED, seen, status="Errored", error=error, uncertainty=gap
-                )
+                history.to(BatchState.ERRORED, seen, status="Errored", error=error, uncertainty=gap)
             else:
                 history.to(BatchState.FINISHED, seen, status="Finished", uncertainty=gap)
         histories.append(history)
