@@ -16,7 +16,7 @@ from annolab_async.report._data import (
     SpanKind,
     Spread,
 )
-from annolab_async.report._report import Report, read_report
+from annolab_async.report._report import Report, read_report, report_on
 
 __all__ = [
     "Activity",
@@ -29,4 +29,5 @@ __all__ = [
     "SpanKind",
     "Spread",
     "read_report",
+    "report_on",
 ]

@@ -44,11 +44,9 @@ def timeline(run: RunReport) -> Any:
     """Return, as JSON for the page's script, what a run did when; the script fills in the batches."""
     began, ended = (run.began or 0) * 1000, (run.ended or 0) * 1000
     room = max((ended - began) * 0.01, 50)
-    x = Range1d(began - room, ended + room, name="time")
-    y = Range1d(1, 0, name="rows")
-    batches = _figure(
-        380, x_range=x, y_range=y, title="Batches, each a line, in the order they were sent"
-    )
+    x = Range1d(start=began - room, end=ended + room, name="time")
+    y = Range1d(start=1, end=0, name="rows")
+    batches = _figure(380, x_range=x, y_range=y, title="Batches, in the order sent")
     spans = ColumnDataSource({name: [] for name in _SPAN_COLUMNS}, name="spans")
     bars = batches.hbar(
         y="row", left="from", right="to", height=0.8, color="color", source=spans, name="bars"
@@ -72,10 +70,10 @@ def timeline(run: RunReport) -> Any:
     )
     batches.yaxis.visible = False
     batches.ygrid.visible = False
-    pace = _figure(150, x_range=x, title="Sources that came to an end, a minute; in red, badly")
-    flight = _figure(150, x_range=x, title="Unfinished jobs, at most")
+    pace = _figure(150, x_range=x, title="Sources ended a minute; failed in red")
+    flight = _figure(150, x_range=x, title="Unfinished jobs")
     _bars_of(pace, flight, run)
-    return json_item(column(batches, pace, flight, sizing_mode="stretch_width"))  # type: ignore[no-untyped-call]
+    return json_item(column(batches, pace, flight, sizing_mode="stretch_width"))
 
 
 _SPAN_COLUMNS: Final = (
@@ -157,7 +155,7 @@ def durations(groups: Sequence[DurationGroup]) -> Any:
         90 + 34 * len(shown),
         is_time=False,
         y_range=FactorRange(factors=names[::-1]),
-        title="Seconds that batches took, by model and size",
+        title="Seconds a batch took",
     )
     plot.segment(
         x0="least", x1="p95", y0="name", y1="name", line_width=2, color=_QUEUED, source=source
@@ -189,7 +187,7 @@ def durations(groups: Sequence[DurationGroup]) -> Any:
         )
     )
     plot.x_range.start = 0
-    return json_item(plot)  # type: ignore[no-untyped-call]
+    return json_item(plot)
 
 
 def _cut(name: str) -> str:
@@ -206,7 +204,7 @@ def delays(run: RunReport) -> Any:
         "to": [(place + 1) * width for place in range(_MOST_BARS)],
         "count": [counts[place] for place in range(_MOST_BARS)],
     })
-    plot = _figure(170, is_time=False, title="Ends, by how many seconds old they were at most")
+    plot = _figure(170, is_time=False, title="Ends, by seconds of age at most")
     bars = plot.quad(
         left="from", right="to", bottom=0, top="count", color=_RUNNING, line_width=0, source=source
     )
@@ -214,7 +212,7 @@ def delays(run: RunReport) -> Any:
         HoverTool(renderers=[bars], tooltips=_lines([("Up to", "@to{0.00} s"), ("Ends", "@count")]))
     )
     plot.y_range.start = 0
-    return json_item(plot)  # type: ignore[no-untyped-call]
+    return json_item(plot)
 
 
 def _lines(lines: Sequence[tuple[str, str]]) -> str:

@@ -60,7 +60,7 @@ def page_of(runs: Sequence[RunReport], *, made_at: float) -> str:
         "errors": errors.texts,
     }
     library, script = _library(), _file("page.js")
-    return _template().render(
+    page: str = _template().render(
         title=f"Run {runs[0].name}" if len(runs) == 1 else "Runs of AnnoLab batches",
         policy=_policy(library, script),
         style=Markup(_file("page.css")),  # noqa: S704  # the package's own
@@ -77,6 +77,7 @@ def page_of(runs: Sequence[RunReport], *, made_at: float) -> str:
         columns=_COLUMNS,
         most_troubled=_MOST_TROUBLED,
     )
+    return page
 
 
 class _Texts:

@@ -14,12 +14,14 @@ from annolab_async.errors import LedgerError
 from annolab_async.ledger import Ledger, open_ledger
 from annolab_async.report._build import durations_of
 from annolab_async.report._data import DurationGroup, RunReport  # noqa: TC001  # for who resolves the types at run time
-from annolab_async.report._read import read_runs
+from annolab_async.report._read import read_run, read_runs
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Report", "read_report"]
+    from annolab_async.ledger import LedgerRun
+
+__all__ = ["Report", "read_report", "report_on"]
 
 
 @frozen
@@ -103,6 +105,20 @@ class Report:
                 name=error.name,
             ) from error
         show(self.runs, console)
+
+
+async def report_on(run: LedgerRun, *, at: datetime | None = None) -> Report:
+    """Return a report on one run of a ledger that is open.
+
+    Args:
+        run: the run.
+        at: the time at which it stands, if it is not over, in UTC; None for now.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    at = at or datetime.now(UTC)
+    return Report((await read_run(run, at=at),), at.timestamp())
 
 
 async def read_report(

@@ -5,6 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const ROWS_A_PAGE = 50;
   const LONG = 160;
+  const NARROW = 600;
   const colors = {sending: "#a97f00", queued: "#7f8894", running: "#3b82c4"};
   // Each end that is not a good one has a shape of its own, too.
   const marks = {
@@ -20,6 +21,9 @@
     // Drawn over a picture, a finger scrolls the page, and a mouse chooses a part.
     if (matchMedia("(pointer: fine)").matches)
       for (const {model} of plotsOf(view)) for (const tool of model.toolbar.tools) if (tool.type === "BoxZoomTool") tool.active = true;
+    // Where there is no room for many times, they would be written over each other.
+    if (document.body.clientWidth < NARROW)
+      for (const {model} of plotsOf(view)) for (const axis of model.below) axis.ticker.desired_num_ticks = 3;
     return view;
   };
 
