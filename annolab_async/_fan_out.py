@@ -26,6 +26,7 @@ from annolab_async._results import export_of, results_of, sources_of
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
 from annolab_async.ledger import open_ledger
+from annolab_async.report import report_on
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable
@@ -362,8 +363,6 @@ class FanOut(AsyncContextManagerMixin):
         Raises:
             LedgerError, NotOpen
         """
-        from annolab_async.report import report_on  # noqa: PLC0415  # only for whom it serves
-
         self._check_open()
         return await report_on(self._work.run)
 

@@ -86,7 +86,12 @@ def _run(run: RunReport, bars: str) -> Group:
         if values:
             most = f"  at most {max(values):,.0f} {unit}".rstrip()
             facts.add_row(Text(name, "dim"), Text(sparkline(values, bars=bars) + most))
-    parts: list[RenderableType] = [Text(f"Run {run.name}", "bold"), Text(words.verdict(run)), facts, _states(run)]
+    parts: list[RenderableType] = [
+        Text(f"Run {run.name}", "bold"),
+        Text(words.verdict(run)),
+        facts,
+        _states(run),
+    ]
     if run.uncertainty:
         rows = [("All ends", run.uncertainty)]
         parts.append(_spreads("Age of ends at most, when they were seen", "", rows))
