@@ -225,6 +225,7 @@
   };
 
   const begin = async () => {
+    document.getElementById("unscripted").remove();
     for (const button of document.querySelectorAll("button.copy")) button.addEventListener("click", () => copy(button));
     if (data.durations) await embed(data.durations, "chart-durations");
     for (const section of document.querySelectorAll("details.run")) {

@@ -82,7 +82,12 @@ async def with_runs(ledger: Ledger, *names: str) -> None:
 @pytest.mark.parametrize("kind", ["memory", "path", "url"])
 async def test_all_runs_of_a_ledger_are_told_the_newest_first(kind: str, path: Path) -> None:
     memory = MemoryLedger()
-    ledger: Ledger | str | Path = {"memory": memory, "path": path, "url": f"sqlite:///{path}"}[kind]
+    specs: dict[str, Ledger | str | Path] = {
+        "memory": memory,
+        "path": path,
+        "url": f"sqlite:///{path}",
+    }
+    ledger = specs[kind]
     await with_runs(open_ledger(ledger), "one", "two")
     report = await read_report(ledger)
     assert [run.name for run in report.runs] == ["two", "one"]
