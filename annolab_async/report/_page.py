@@ -167,9 +167,10 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Any] = environment.filters
+    filters |= {
         "facts": words.facts,
-        "iso": lambda at: datetime.fromtimestamp(at, UTC).isoformat(),
+        "iso": _iso,
         "label": words.label,
         "number": "{:,}".format,
         "picture": _picture,
@@ -180,6 +181,10 @@ def _template() -> Any:
         "word": words.word,
     }
     return environment.get_template("page.html")
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 def _picture(run: RunReport) -> str:

@@ -22,7 +22,8 @@ __all__ = ["show", "sparkline"]
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS: Final = "_.-=+*#@"
-_MOST_BARS: Final = 40
+_MOST_BARS: Final = 36
+_PLAIN_WIDTH: Final = 120
 _MOST_TROUBLED: Final = 20
 _MOST_IDS: Final = 10
 _STYLES: Final = {
@@ -41,7 +42,10 @@ def show(runs: Sequence[RunReport], console: Console | None) -> None:
         runs: the runs, the newest first.
         console: where; None for standard output.
     """
-    console = console or Console(highlight=False)
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal:  # which has a width of its own; 80 are few
+            console.width = max(console.width, _PLAIN_WIDTH)
     if not runs:
         console.print("There are no runs in this ledger.", markup=False)
         return
@@ -53,7 +57,8 @@ def show(runs: Sequence[RunReport], console: Console | None) -> None:
             (f"{group.model or 'model unknown'}, {group.size:,} sources", group.seconds)
             for group in groups
         ]
-        console.print(_spreads("How long batches took", "Model and size", rows))
+        table = _spreads("How long batches took", "Model and size", rows)
+        console.print(table)
 
 
 def sparkline(values: Sequence[float], *, bars: str = _BARS) -> str:

@@ -69,8 +69,10 @@ def test_nothing_of_others_is_taken_for_markup_or_commands() -> None:
 
 
 def test_it_goes_to_standard_output_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    Report((), 0.0).show()
-    assert "no runs" in capsys.readouterr().out
+    Report((a_run(*many(5, bad=1.0, error="x" * 40)),), 0.0).show()
+    text = capsys.readouterr().out
+    assert "x" * 40 in text, "not cut to the width of a terminal that is not there"
+    assert "\x1b" not in text
 
 
 @pytest.mark.parametrize(
@@ -79,8 +81,8 @@ def test_it_goes_to_standard_output_by_itself(capsys: pytest.CaptureFixture[str]
         ([], ""),
         ([0, 0], "▁▁"),
         ([0, 1, 1000], "▁▂█"),
-        ([7] * 80, "█" * 40),
-        ([0] * 79 + [5], "▁" * 39 + "█"),
+        ([7] * 72, "█" * 36),
+        ([0] * 71 + [5], "▁" * 35 + "█"),
     ],
 )
 def test_numbers_become_bars_and_none_above_zero_is_lost(values: list[float], bars: str) -> None:
