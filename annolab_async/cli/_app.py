@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -11,6 +11,10 @@ from annolab_async import __version__
 from annolab_async.cli._command import command, print_problem, quiet_pipes
 from annolab_async.cli._demo_command import demo
 from annolab_async.cli._problems import ExitStatus
+from annolab_async.cli._report import report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["app", "run_app"]
 
@@ -52,12 +56,13 @@ def annolab_async(
         raise typer.Exit(ExitStatus.USAGE)
 
 
-for _panel, _commands in {
-    # `report` goes behind `resolve`; `submit`, `status`, `watch` and `export` make up _ONE.
-    _MANY: [],
+_COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
+    # `submit`, `status`, `watch` and `export` make up _ONE.
+    _MANY: [report],
     _ONE: [],
     _LOCAL: [demo],
-}.items():
+}
+for _panel, _commands in _COMMANDS.items():
     for _function in _commands:
         app.command(rich_help_panel=_panel)(command(_function))
 

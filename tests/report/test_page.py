@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from annolab_async.report import Report
+from tests.report.looking import (
+    contrasts,
+    drawn_batches,
+    model,
+    pixels,
+    range_of,
+    rows,
+    time_range,
+    tooltip_of,
+)
 from tests.report.runs import BEGIN, a_run, many
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
     from annolab_async.report import RunReport
 
@@ -44,66 +54,6 @@ def show(page: Page, tmp_path: Path) -> Callable[..., None]:
 @pytest.fixture(scope="module")
 def run() -> RunReport:
     return a_run(*many(120, bad=0.2, unfinished=10), seconds=90)
-
-
-PIXELS = """canvas => {
-    // A copy: a canvas that is read often is drawn another way, and the browser says so.
-    const copy = new OffscreenCanvas(canvas.width, canvas.height);
-    const context = copy.getContext("2d", {willReadFrequently: true});
-    context.drawImage(canvas, 0, 0);
-    const {data} = context.getImageData(0, 0, canvas.width, canvas.height);
-    const colors = new Uint32Array(data.buffer);
-    return [new Set(colors).size, ...data.slice(8 * (canvas.width + 1), 8 * (canvas.width + 1) + 3)];
-}"""
-
-
-def pixels(page: Page, chart: str) -> tuple[int, list[int]]:
-    """Return how many colors there are in a picture, and the color near its corner."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
-    count, *corner = page.locator(f"{chart} canvas").first.evaluate(PIXELS)
-    return count, corner
-
-
-def tooltip_of(page: Page, label: str, *, searched: str) -> str:
-    """Return what is shown where the mouse points at the middle of a batch, which is looked for alone."""
-    page.get_by_role("searchbox").fill(searched)
-    assert drawn_batches(page) == {label}
-    begins, ends = page.evaluate(
-        f"(({{data}}) => [data.from.at(-1), data.to.at(-1)])({model('spans')})"
-    )
-    start, end = time_range(page)
-    chart = page.locator("#chart-time-0")
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    assert box
-    # What is left and right of the picture itself are its borders.
-    left, width = box["x"] + 55, box["width"] - 70
-    page.mouse.move(left + width * ((begins + ends) / 2 - start) / (end - start), box["y"] + 200)
-    tooltip = page.locator(".bk-Tooltip div[style*=grid]")
-    tooltip.wait_for()
-    return tooltip.inner_text()
-
-
-def model(name: str) -> str:
-    return f"Bokeh.documents.map(doc => doc.get_model_by_name({name!r})).find(Boolean)"
-
-
-def rows(page: Page) -> Locator:
-    return page.locator("table.batches tbody tr")
-
-
-def drawn_batches(page: Page) -> set[str]:
-    found: list[str] = page.evaluate(f"{model('spans')}.data.label")
-    return set(found)
-
-
-def range_of(page: Page, name: str) -> tuple[float, float]:
-    start, end = page.evaluate(f"(({{start, end}}) => [start, end])({model(name)})")
-    return start, end
-
-
-def time_range(page: Page) -> tuple[float, float]:
-    return range_of(page, "time")
 
 
 def test_its_pictures_appear(page: Page, show: Callable[..., None], run: RunReport) -> None:
@@ -330,41 +280,15 @@ def test_a_ledger_without_runs_makes_a_page(page: Page, show: Callable[..., None
     assert page.get_by_text("There are no runs in this ledger.").is_visible()
 
 
-def luminance(color: str) -> float:
-    numbers = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in numbers]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-LOOK = """() => {
-    const ground = (node) => {
-        for (; node; node = node.parentElement) {
-            const color = getComputedStyle(node).backgroundColor;
-            if (!color.startsWith("rgba(")) return color;
-        }
-        return "rgb(255, 255, 255)";
-    };
-    const texts = [];
-    for (const node of document.querySelectorAll("body *")) {
-        if (!node.checkVisibility() || node.disabled) continue;
-        if ([...node.childNodes].some(child => child.nodeType === 3 && child.data.trim()))
-            texts.push([node.tagName + "." + node.className, getComputedStyle(node).color, ground(node)]);
-    }
-    return texts;
-}"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_is_told_from_its_ground(
     scheme: str, page: Page, show: Callable[..., None], run: RunReport
 ) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     show(run, run)
-    seen: list[tuple[str, str, str]] = page.evaluate(LOOK)
+    seen = contrasts(page)
     assert len(seen) > 100
-    for name, text, ground in seen:
-        light, dark = sorted((luminance(text), luminance(ground)), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, text, ground)
+    assert not [text for text in seen if text[1] < 4.5]
 
 
 def test_pictures_follow_the_system_from_light_to_dark(
