@@ -53,7 +53,14 @@ def timeline(run: RunReport) -> Any:
     )
     ends = ColumnDataSource({name: [] for name in _END_COLUMNS}, name="ends")
     marks = batches.scatter(
-        x="to", y="row", marker="marker", size=8, color="color", source=ends, name="marks"
+        x="to",
+        y="row",
+        marker="marker",
+        size=9,
+        line_width=2.5,
+        color="color",
+        source=ends,
+        name="marks",
     )
     batches.add_tools(
         HoverTool(

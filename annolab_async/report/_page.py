@@ -61,7 +61,7 @@ def page_of(runs: Sequence[RunReport], *, made_at: float) -> str:
     }
     library, script = _library(), _file("page.js")
     page: str = _template().render(
-        title=f"Run {runs[0].name}" if len(runs) == 1 else "Runs of AnnoLab batches",
+        title=f"Run {runs[0].name}" if len(runs) == 1 else "Report on AnnoLab batches",
         policy=_policy(library, script),
         style=Markup(_file("page.css")),  # noqa: S704  # the package's own
         library=Markup(library),  # noqa: S704  # Bokeh's own

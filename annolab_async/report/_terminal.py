@@ -99,7 +99,7 @@ def _run(run: RunReport, bars: str) -> Group:
     ]
     if run.uncertainty:
         rows = [("All ends", run.uncertainty)]
-        parts.append(_spreads("Age of ends at most, when they were seen", "", rows))
+        parts.append(_spreads("Ends were seen within", "", rows))
     if run.troubled:
         parts.append(_troubled(run.troubled))
     return Group(*parts)

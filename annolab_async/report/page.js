@@ -235,7 +235,7 @@
       await draw();
     }
     // A link to a run opens it.
-    const follow = () => { const target = document.getElementById(location.hash.slice(1)); if (target) target.open = true; };
+    const follow = () => { const target = document.getElementById(location.hash.slice(1)); if (target?.matches("details")) target.open = true; };
     addEventListener("hashchange", follow);
     follow();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);

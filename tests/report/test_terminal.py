@@ -31,7 +31,7 @@ def test_it_tells_what_became_of_a_run() -> None:
     first = run.troubled[0]
     assert f"{first.source_ids[0]} {first.source_ids[1]}" in text
     assert "and 15 more" in text
-    assert "Age of ends at most" in text
+    assert "Ends were seen within" in text
     assert "▁" in text
     assert "█" in text
 
