@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def run(
-    *arguments: str, cwd: Path, before: str = "", encoding: str = "utf-8"
-) -> subprocess.CompletedProcess[str]:
-    code = f"{before}\nfrom annolab_async.cli import main; main()"
+def run(*arguments: str, cwd: Path, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    code = "from annolab_async.cli import main; main()"
     return subprocess.run(  # noqa: S603
         [sys.executable, "-W", "error", "-c", code, "report", *arguments],
         capture_output=True,
@@ -55,10 +53,12 @@ def test_it_prints_all_runs(folder: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_it_writes_a_page_of_the_run_that_is_asked_for(folder: Path) -> None:
-    done = run("run.db", "--run", "first", "-o", "report.html", cwd=folder)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "The report is in report.html.\n"
+def test_it_writes_a_page_of_the_run_that_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run_app(["report", "run.db", "--run", "first", "-o", "report.html"]) == 0
+    assert tuple(capsys.readouterr()) == ("", "The report is in report.html.\n")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Run first" in page
     assert "Run second" not in page
@@ -96,10 +96,14 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert not (folder / "other.db").exists()
 
 
-def test_without_its_libraries_it_says_how_to_get_them(folder: Path) -> None:
-    missing = "import sys; sys.modules['bokeh'] = None"
-    done = run("run.db", "-o", "report.html", cwd=folder, before=missing)
-    assert done.returncode == 2
-    assert "pip install 'annolab-async[ledger,report]'" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert run("run.db", cwd=folder, before=missing).returncode == 0, "it is printed without them"
+def test_without_its_libraries_it_says_how_to_get_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(sys.modules, "bokeh", None)
+    monkeypatch.delitem(sys.modules, "annolab_async.report._page", raising=False)
+    for name in [name for name in sys.modules if name.startswith("bokeh.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert run_app(["report", "run.db", "-o", "report.html"]) == 2
+    assert "pip install 'annolab-async[ledger,report]'" in capsys.readouterr().err
+    assert run_app(["report", "run.db"]) == 0, "it is printed without them"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
+from annolab_async import BatchState
 from annolab_async.report import Report
 from annolab_async.report._terminal import sparkline
-from tests.report.runs import BEGIN, a_run, many
+from tests.report.runs import BEGIN, History, a_run, many
 
 
 def shown(report: Report, *, width: int = 120, encoding: str = "utf-8") -> str:
@@ -41,6 +43,22 @@ def test_all_source_ids_of_a_small_batch_are_shown() -> None:
     text = shown(Report((run,), 0.0))
     assert "3 4 5 " in text
     assert "more" not in text.partition("Batches in trouble")[2]
+
+
+def test_parts_of_split_batches_have_numbers_of_their_own() -> None:
+    whole = History(1, [1, 2]).sent(1, job_id=1).to(BatchState.ERRORED, 2).to(BatchState.SPLIT, 3)
+    part = History(1_000_000_001, [2]).sent(4, job_id=3).to(BatchState.ERRORED, 6)
+    text = shown(Report((a_run(whole, part),), 0.0))
+    assert "part 2" in text
+    assert "1 errored, 1 split" in text
+
+
+def test_on_a_terminal_it_has_its_colors(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Report((a_run(*many(5, bad=1.0)),), 0.0).show()
+    assert "\x1b[31mErrored" in file.getvalue()
 
 
 def test_runs_that_are_empty_or_have_only_begun_are_told_of() -> None:
