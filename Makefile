@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt --build-constraint constraints.txt
-SOURCES := annolab_async benchmarks tests
+SOURCES := _annolab_async_pytest.py annolab_async benchmarks docs/examples tests
 
 .PHONY: help demo test lint types pytest format bench bench-quick clean
 .DEFAULT_GOAL := help
