@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import selectors
-from typing import TYPE_CHECKING, Any, Final, ParamSpec
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, overload
 
 import anyio
 
@@ -98,6 +98,16 @@ def run_in_virtual_time(
         trio.run(function, clock=options["clock"])
 
 
+@overload
+def virtual_time(test: Callable[P, Awaitable[object]]) -> Callable[P, None]: ...
+
+
+@overload
+def virtual_time(
+    *, backend: str
+) -> Callable[[Callable[P, Awaitable[object]]], Callable[P, None]]: ...
+
+
 def virtual_time(
     test: Callable[P, Awaitable[object]] | None = None, *, backend: str = "asyncio"
 ) -> Any:
@@ -111,8 +121,11 @@ def virtual_time(
         backend: ``"asyncio"`` or ``"trio"``.
     """
     if test is None:
-        return functools.partial(virtual_time, backend=backend)
+        return functools.partial(_in_virtual_time, backend=backend)
+    return _in_virtual_time(test, backend=backend)
 
+
+def _in_virtual_time(test: Callable[P, Awaitable[object]], *, backend: str) -> Callable[P, None]:
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         run_in_virtual_time(functools.partial(test, *args, **kwargs), backend=backend)
