@@ -279,7 +279,9 @@ class RunWork:
         error = str(transition.error) if transition.error else None
         after = None
         with CancelScope(shield=True):
-            after = await self.scribe.change(record, to, status=status, error=error)
+            after = await self.scribe.change(
+                record, to, status=status, error=error, uncertainty=transition.uncertainty
+            )
         if after is not None and transition.outcome is None:
             self._of_job[transition.inference_job_id] = after
             return

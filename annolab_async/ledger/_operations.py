@@ -214,6 +214,7 @@ class Change:
     to: BatchState
     owner: str
     values: Mapping[str, Any]
+    uncertainty: float | None = None
 
     def __call__(self, session: Session) -> BatchRecord | None:
         """Make this change alone; return the batch as it is then, None if it had moved on."""
@@ -253,7 +254,7 @@ def _change(session: Session, change: Change, versions: dict[int, int]) -> Batch
     if versions.get(before.number) != before.version:
         return None
     versions[before.number] = after.version
-    session.replace(change.run_id, before, after, change.owner)
+    session.replace(change.run_id, before, after, change.owner, change.uncertainty)
     return after
 
 

@@ -158,7 +158,14 @@ class Session:
         )
         return {number: version for number, version in rows}  # noqa: C416  # dict() takes no Rows
 
-    def replace(self, run_id: int, before: BatchRecord, after: BatchRecord, owner: str) -> None:
+    def replace(
+        self,
+        run_id: int,
+        before: BatchRecord,
+        after: BatchRecord,
+        owner: str,
+        uncertainty: float | None = None,
+    ) -> None:
         """Change a batch that is locked and of the version given, and note it in its history.
 
         Args:
@@ -166,6 +173,7 @@ class Session:
             before: the batch as it is.
             after: the batch as it will be.
             owner: who changes it.
+            uncertainty: seconds by which the change may be older, None if that is not known.
         """
         self._changes.append({
             "of_run": run_id,
@@ -185,6 +193,7 @@ class Session:
             "status": after.status,
             "error": after.error,
             "at": self.now,
+            "uncertainty": None if uncertainty is None else round(uncertainty * 1_000_000),
         })
 
     def add(self, run_id: int, records: Iterable[BatchRecord]) -> None:
