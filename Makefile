@@ -60,7 +60,7 @@ $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[aiohttp,arrow,cli,emulator,ledger,pandas,postgres,report]' --group dev
+	$(INSTALL) --editable '.[aiohttp,arrow,cli,emulator,ledger,pandas,postgres,report,testing]' --group dev
 	@touch $@ $(VENV)/demo.ready
 
 $(VENV)/bench.ready: pyproject.toml constraints.txt | $(BIN)/python

@@ -113,7 +113,7 @@ async def story_of(
     async with board.patience(10, request.receive):
         while not story.told:
             await story.news.wait()
-        last = story.told[-1]
+    for last in story.told[-1:]:
         if isinstance(last.error, errors.JobNotFound):
             raise last.error
         if last.outcome and last_event_id and last.observed_at <= last_event_id:
