@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -225,6 +226,24 @@ async def test_a_request_that_got_no_answer_has_no_status() -> None:
         with pytest.raises(SubmissionUnknown):
             await client.submit(a_request())
     assert emulator.requests[0].status_code is None
+
+
+async def test_what_is_no_request_is_passed_on() -> None:
+    sent: list[Any] = []
+    received = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive() -> Any:
+        await anyio.lowlevel.checkpoint()
+        return {"type": next(received)}
+
+    async def send(message: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+        sent.append(message["type"])
+
+    emulator = new_emulator()
+    await emulator.app({"type": "lifespan"}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert not emulator.requests
 
 
 async def test_only_the_latest_requests_are_remembered() -> None:

@@ -8,17 +8,25 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+import _annolab_async_pytest as plugin
 from annolab_async.testing import BadReply, virtual_time
 from tests.service import a_request
 
 if TYPE_CHECKING:
     from annolab_async import AsyncInferenceClient
     from annolab_async.emulator import Emulator, EmulatorServer
+
+
+class NoMarkers:
+    def iter_markers(self, _: str) -> list[pytest.Mark]:
+        return []
+
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "testing.md").read_text()
@@ -132,6 +140,13 @@ def test_that(annolab_emulator):
     output = run(tmp_path, {"test_it.py": test}, *NO_ASYNC)
     assert "2 passed, 1 error" in output
     assert "2 of the bad replies that this test planned never happened" in output
+
+
+def test_what_was_planned_and_never_happened_is_counted() -> None:
+    made = plugin.annolab_emulator._get_wrapped_function()(SimpleNamespace(node=NoMarkers()))
+    next(made).plan_submits(None, BadReply(status_code=500))
+    with pytest.raises(pytest.fail.Exception, match=r"^1 of the bad replies"):
+        next(made)
 
 
 def test_markers_give_settings_and_the_closest_has_the_last_word(tmp_path: Path) -> None:
