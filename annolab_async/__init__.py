@@ -15,6 +15,7 @@ from annolab_async._annotations import (
     ExportedSource,
     TextBounds,
 )
+from annolab_async._archive import ArchiveLimits
 from annolab_async._batch_plan import BatchPlan
 from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async._client import AsyncInferenceClient
@@ -69,6 +70,7 @@ __all__ = [
     "AnnotationLayer",
     "AnnotationRelation",
     "AnnotationType",
+    "ArchiveLimits",
     "AsyncInferenceClient",
     "AuthenticationError",
     "Backoff",

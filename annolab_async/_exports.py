@@ -19,7 +19,7 @@ from annolab_async._annotations import (
     ExportedSource,
     TextBounds,
 )
-from annolab_async._archive import Archive, check_archive
+from annolab_async._archive import Archive, ArchiveLimits, check_archive
 from annolab_async._download import download
 from annolab_async._export_records import ExportJob, ExportState
 from annolab_async._export_watch import SCHEDULE, AsJob
@@ -33,13 +33,14 @@ from annolab_async.errors import ExportError, ExportTimeout, JobLost, WaitTimeou
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable
+    from typing import Unpack
 
     import pandas as pd
     import pyarrow as pa
 
     from annolab_async._download import DownloadProgress
     from annolab_async._export_calls import ExportCalls
-    from annolab_async._reading import OnBadLine
+    from annolab_async._reading import OnBadLine, ReadingOptions
     from annolab_async._schedule import PollSchedule
 
 __all__ = ["Export"]
@@ -69,10 +70,13 @@ class Export:
 
     Attributes:
         job: the export as it was last seen.
+        archive_limits: what its file may hold at most, since a small one may unfold into a huge one. Set others before
+            it is downloaded or read.
     """
 
     def __init__(self, calls: ExportCalls, job: ExportJob) -> None:
         self.job = job
+        self.archive_limits = ArchiveLimits()
         self._calls = calls
         self._link: str | None = None
         self._file: Path | None = None
@@ -184,7 +188,7 @@ class Export:
         await download(
             self._next_link,
             file,
-            check=_check,
+            check=self._check,
             max_bytes=max_bytes,
             progress=progress,
             timeout=timeout,
@@ -198,70 +202,40 @@ class Export:
 
     async def archive(self) -> Archive:
         """Return its file, looked through: the names of the files in it, and which of them hold no records."""
-        return await to_thread.run_sync(Archive.open, await self._fetched())
+        return await to_thread.run_sync(self._opened, await self._fetched())
 
-    def annotations(
-        self,
-        *,
-        on_bad_line: OnBadLine = "raise",
-        on_skipped: Callable[[ExportError], None] | None = None,
-    ) -> Records[Annotation]:
+    def annotations(self, **options: Unpack[ReadingOptions]) -> Records[Annotation]:
         """Iterate over its annotations, in a few MB of memory however many there are.
 
         Args:
-            on_bad_line: what to do about a line that is none: ``"raise"`` an ExportError with its file and number, or
-                ``"skip"`` it. The first one that is skipped is logged.
-            on_skipped: called with the ExportError of each line that is skipped.
+            options: ``on_bad_line`` is what to do about a line that is none: ``"raise"`` an ExportError with its file
+                and number (the default), or ``"skip"`` it; the first one that is skipped is logged. ``on_skipped`` is
+                called with the ExportError of each line that is skipped.
 
         Raises:
             ExportError: while iterating: see :meth:`download`; or a line is bad.
         """
-        return self._read(Annotation, on_bad_line, on_skipped)
+        return self._read(Annotation, **options)
 
-    def sources(
-        self,
-        *,
-        on_bad_line: OnBadLine = "raise",
-        on_skipped: Callable[[ExportError], None] | None = None,
-    ) -> Records[ExportedSource]:
+    def sources(self, **options: Unpack[ReadingOptions]) -> Records[ExportedSource]:
         """Iterate over its sources, if it was made with ``include_sources``; see :meth:`annotations`."""
-        return self._read(ExportedSource, on_bad_line, on_skipped)
+        return self._read(ExportedSource, **options)
 
-    def text_bounds(
-        self,
-        *,
-        on_bad_line: OnBadLine = "raise",
-        on_skipped: Callable[[ExportError], None] | None = None,
-    ) -> Records[TextBounds]:
+    def text_bounds(self, **options: Unpack[ReadingOptions]) -> Records[TextBounds]:
         """Iterate over the text bounds, if it was made with ``include_text_bounds``; see :meth:`annotations`."""
-        return self._read(TextBounds, on_bad_line, on_skipped)
+        return self._read(TextBounds, **options)
 
-    def layers(
-        self,
-        *,
-        on_bad_line: OnBadLine = "raise",
-        on_skipped: Callable[[ExportError], None] | None = None,
-    ) -> Records[AnnotationLayer]:
+    def layers(self, **options: Unpack[ReadingOptions]) -> Records[AnnotationLayer]:
         """Iterate over its layers; see :meth:`annotations`."""
-        return self._read(AnnotationLayer, on_bad_line, on_skipped)
+        return self._read(AnnotationLayer, **options)
 
-    def relations(
-        self,
-        *,
-        on_bad_line: OnBadLine = "raise",
-        on_skipped: Callable[[ExportError], None] | None = None,
-    ) -> Records[AnnotationRelation]:
+    def relations(self, **options: Unpack[ReadingOptions]) -> Records[AnnotationRelation]:
         """Iterate over its relations; see :meth:`annotations`."""
-        return self._read(AnnotationRelation, on_bad_line, on_skipped)
+        return self._read(AnnotationRelation, **options)
 
-    def annotation_types(
-        self,
-        *,
-        on_bad_line: OnBadLine = "raise",
-        on_skipped: Callable[[ExportError], None] | None = None,
-    ) -> Records[AnnotationType]:
+    def annotation_types(self, **options: Unpack[ReadingOptions]) -> Records[AnnotationType]:
         """Iterate over its types, if it was made with ``include_annotation_types``; see :meth:`annotations`."""
-        return self._read(AnnotationType, on_bad_line, on_skipped)
+        return self._read(AnnotationType, **options)
 
     async def to_arrow(self, kind: type = Annotation) -> pa.Table:
         """Return its records of one kind as an Arrow table, all of it in memory; it needs the extra ``arrow``.
@@ -273,7 +247,7 @@ class Export:
             ImportError: pyarrow is not installed; the text says what to install.
             ExportError: see :meth:`annotations`.
         """
-        return await to_arrow(await self._fetched(), kind)
+        return await to_arrow(await self._fetched(), kind, limits=self.archive_limits)
 
     async def to_pandas(self, kind: type = Annotation) -> pd.DataFrame:
         """Return its records of one kind as a pandas frame; it needs the extra ``pandas``.
@@ -285,7 +259,7 @@ class Export:
             ImportError: pandas or pyarrow is not installed; the text says what to install.
             ExportError: see :meth:`annotations`.
         """
-        return await to_pandas(await self._fetched(), kind)
+        return await to_pandas(await self._fetched(), kind, limits=self.archive_limits)
 
     async def write_parquet(self, path: str | os.PathLike[str], kind: type = Annotation) -> int:
         """Write its records of one kind into a Parquet file, in little memory; it needs the extra ``arrow``.
@@ -302,20 +276,21 @@ class Export:
             ExportError: see :meth:`annotations`.
             OSError: the file cannot be written.
         """
-        return await write_parquet(await self._fetched(), kind, path)
+        return await write_parquet(await self._fetched(), kind, path, limits=self.archive_limits)
 
     def _read(
         self,
         kind: type[T],
-        on_bad_line: OnBadLine,
-        on_skipped: Callable[[ExportError], None] | None,
+        *,
+        on_bad_line: OnBadLine = "raise",
+        on_skipped: Callable[[ExportError], None] | None = None,
     ) -> Records[T]:
         if on_bad_line not in {"raise", "skip"}:
             raise ValueError(f"on_bad_line is {on_bad_line!r}, neither 'raise' nor 'skip'")
         is_strict = on_bad_line == "raise"
 
         async def begin() -> RecordReader[T]:
-            return RecordReader(await self._fetched(), kind)
+            return RecordReader(await self._fetched(), kind, limits=self.archive_limits)
 
         return _FetchedRecords(begin, on_skipped=on_skipped, is_strict=is_strict)
 
@@ -327,6 +302,12 @@ class Export:
                 await self.download(Path(folder, f"{self.export_id}.zip"))
             assert self._file is not None  # noqa: S101  # it was just downloaded
             return self._file
+
+    def _opened(self, path: Path) -> Archive:
+        return Archive.open(path, limits=self.archive_limits)
+
+    def _check(self, path: Path) -> None:
+        check_archive(path, limits=self.archive_limits, on_chunk=from_thread.check_cancelled)
 
     def _note(self, job: ExportJob, link: str | None) -> ExportJob:
         self.job, self._link = job, link
@@ -357,10 +338,6 @@ def _remove(folder: str) -> None:
         Thread(target=remove, name="annolab-export-removal").start()
     except RuntimeError:  # the interpreter ends
         remove()
-
-
-def _check(path: Path) -> None:
-    check_archive(path, on_chunk=from_thread.check_cancelled)
 
 
 class _FetchedRecords(Records[T]):

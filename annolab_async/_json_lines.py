@@ -39,7 +39,9 @@ _BOM: Final = b"\xef\xbb\xbf"
 # What lists, objects, their names and other values take up, by the mark that tells of each.
 _MEMORY_OF: Final = {"[": 80, "{": 240, ":": 150, ",": 40}
 _SKIP: Final = "Read with on_bad_line='skip' to go on without such lines."
-_RAISE: Final = "If you trust it, raise ArchiveLimits.max_line_bytes and max_line_memory."
+_RAISE: Final = (
+    "If you trust it, raise max_line_bytes and max_line_memory of the export's archive_limits."
+)
 
 
 @frozen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, TypeVar
 
 from anyio import CancelScope, get_cancelled_exc_class, to_thread
 
@@ -18,11 +18,19 @@ if TYPE_CHECKING:
     from annolab_async._archive import Archive, ArchiveLimits
     from annolab_async.errors import ExportError
 
-__all__ = ["OnBadLine", "Records", "read_records"]
+__all__ = ["OnBadLine", "ReadingOptions", "Records", "read_records"]
 
 T = TypeVar("T")
 
 OnBadLine = Literal["raise", "skip"]
+
+
+class ReadingOptions(TypedDict, total=False):
+    """How to read records; see :func:`read_records`."""
+
+    on_bad_line: OnBadLine
+    on_skipped: Callable[[ExportError], None] | None
+
 
 _LOGGER: Final = logging.getLogger("annolab_async")
 

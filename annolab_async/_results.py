@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
     from pathlib import Path
+    from typing import Unpack
 
     from annolab_async._annotations import Annotation
     from annolab_async._batch_records import BatchRecord
     from annolab_async._download import DownloadProgress
     from annolab_async._exports import Export
+    from annolab_async._reading import ReadingOptions
 
 __all__ = ["Results", "RunExport", "SourceResult", "results_of", "sources_of"]
 
@@ -68,15 +70,10 @@ class RunExport:
             for part in self.parts
         ]
 
-    async def annotations(
-        self,
-        *,
-        on_bad_line: Literal["raise", "skip"] = "raise",
-        on_skipped: Callable[[ExportError], None] | None = None,
-    ) -> AsyncGenerator[Annotation]:
+    async def annotations(self, **options: Unpack[ReadingOptions]) -> AsyncGenerator[Annotation]:
         """Yield the annotations of all; see :meth:`Export.annotations`."""
         for part in self.parts:
-            async with part.annotations(on_bad_line=on_bad_line, on_skipped=on_skipped) as found:
+            async with part.annotations(**options) as found:
                 async for annotation in found:
                     yield annotation
 

@@ -162,7 +162,7 @@ def read_directory(file: BinaryIO, path: str, limits: ArchiveLimits) -> list[Mem
 
 
 def _too_low(limit: str) -> str:
-    return f"If you trust it, raise ArchiveLimits.{limit}."
+    return f"If you trust it, raise {limit} of the export's archive_limits."
 
 
 def _check_names(members: Sequence[Member]) -> None:

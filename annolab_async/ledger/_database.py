@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from annolab_async._batch_records import BatchState
 from annolab_async.errors import LedgerError
 from annolab_async.ledger._dialects import Fault
-from annolab_async.ledger._operations import Change, change_all
+from annolab_async.ledger._operations import Change, Claim, change_all, claim_all
 from annolab_async.ledger._schema import migrate
 from annolab_async.ledger._session import Session
 
@@ -93,12 +94,22 @@ class Database:
         now = self._dialect.begin(connection, is_write=is_write)
         session = Session(connection, self._dialect, now=now, is_repeat=is_repeat)
         results: dict[Work[Any], Any] = {}
-        changes = [(work, work.function) for work in group if isinstance(work.function, Change)]
-        if len(changes) > 1:
-            # Of all that a group may hold, these are the many.
+        # Of all that a group may hold, these are the many.
+        changes = [
+            (work, work.function)
+            for work in group
+            # What is planned may be claimed here, too.
+            if isinstance(work.function, Change)
+            and work.function.before.state is not BatchState.PLANNED
+        ]
+        if changes:
             done = change_all(session, [(work.change_id, change) for work, change in changes])
-            results = dict(zip((work for work, _ in changes), done, strict=True))
-            session.flush()
+            results.update(zip((work for work, _ in changes), done, strict=True))
+        claims = [(work, work.function) for work in group if isinstance(work.function, Claim)]
+        if claims:
+            taken = claim_all(session, [(work.change_id, claim) for work, claim in claims])
+            results.update(zip((work for work, _ in claims), taken, strict=True))
+        session.flush()
         for work in group:
             if work not in results:
                 session.change_id = work.change_id

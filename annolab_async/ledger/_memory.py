@@ -156,7 +156,8 @@ class MemoryRun:
         claimed: list[BatchRecord] = []
         while self._to_claim and len(claimed) < limit:
             record = self._record(heappop(self._to_claim))
-            claimed.append(self._put(record, BatchState.SENDING, now, owner))
+            if record.state is BatchState.PLANNED:  # by a change it may have gone on meanwhile
+                claimed.append(self._put(record, BatchState.SENDING, now, owner))
         return claimed
 
     async def change(

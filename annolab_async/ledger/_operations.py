@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
@@ -26,7 +27,7 @@ from annolab_async.ledger._schema import batches, leases, runs, transitions
 from annolab_async.ledger._session import from_microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Row, Select
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Change",
+    "Claim",
     "begin_run",
     "change_all",
-    "claim",
+    "claim_all",
     "end_plan",
     "plan_chunk",
     "release",
@@ -147,19 +149,49 @@ def end_plan(session: Session, *, where: str, run_id: int, count: int) -> RunInf
     return evolve(info_of(run), planned_batches=count)
 
 
-def claim(
-    session: Session, *, run_id: int, owner: str, limit: int, lease_microseconds: int
+@frozen(kw_only=True, eq=False)
+class Claim:
+    """PLANNED batches to be taken by an owner, up to a limit."""
+
+    run_id: int
+    owner: str
+    limit: int
+    lease_microseconds: int
+
+    def __call__(self, session: Session) -> list[BatchRecord]:
+        """Make this claim alone; return the batches as they are then."""
+        return claim_all(session, [(session.change_id, self)])[0]
+
+
+def claim_all(session: Session, claims: Sequence[tuple[str, Claim]]) -> list[list[BatchRecord]]:
+    """Take PLANNED batches for several claims: those of one run together with as many statements as for one.
+
+    Args:
+        session: the transaction.
+        claims: the claims, each with the id of the call that makes it.
+    """
+    wanted: defaultdict[int, int] = defaultdict(int)
+    for _, claim in claims:
+        _lease(session, claim.run_id, claim.owner, claim.lease_microseconds)
+        wanted[claim.run_id] += claim.limit
+    planned = {
+        run_id: iter(records(session, _CLAIMABLE, {"of_run": run_id, "at_most": wanted[run_id]}))
+        for run_id in sorted(wanted)
+    }
+    return [_claim(session, change_id, claim, planned[claim.run_id]) for change_id, claim in claims]
+
+
+def _claim(
+    session: Session, change_id: str, claim: Claim, planned: Iterator[BatchRecord]
 ) -> list[BatchRecord]:
-    """Take PLANNED batches."""
-    _lease(session, run_id, owner, lease_microseconds)
-    if session.is_repeat and (done := _done(session, run_id)):
+    session.change_id = change_id
+    if session.is_repeat and (done := _done(session, claim.run_id)):
         return done
-    found = records(session, _CLAIMABLE, {"of_run": run_id, "at_most": limit})
-    claimed = [
-        changed(record, BatchState.SENDING, at=session.time, owner=owner) for record in found
-    ]
-    for before, after in zip(found, claimed, strict=True):
-        session.replace(run_id, before, after, owner)
+    claimed: list[BatchRecord] = []
+    for before in islice(planned, claim.limit):
+        after = changed(before, BatchState.SENDING, at=session.time, owner=claim.owner)
+        session.replace(claim.run_id, before, after, claim.owner)
+        claimed.append(after)
     return claimed
 
 

@@ -36,6 +36,19 @@ _CHANGING: Final = (
     "ended_at",
 )
 _TIMES: Final = frozenset({"updated_at", "sent_at", "submitted_at", "ended_at"})
+
+# Built once: every batch comes by here, and to build a statement takes longer than to run it.
+_VERSIONS: Final = (
+    select(tables.batches.c.number, tables.batches.c.version)
+    .where(
+        tables.batches.c.run_id == bindparam("of_run"),
+        tables.batches.c.number.in_(bindparam("of_numbers", expanding=True)),
+    )
+    # The same order everywhere, so that no two wait for each other.
+    .order_by(tables.batches.c.number)
+    .with_for_update()
+)
+_NOTE: Final = insert(tables.transitions)
 _COMPARE_AND_SET: Final = (
     update(tables.batches)
     .where(
@@ -147,15 +160,7 @@ class Session:
 
     def lock_versions(self, run_id: int, numbers: Collection[int]) -> dict[int, int]:
         """Lock batches and return their versions: from here to the end of the transaction they stay as they are."""
-        batches = tables.batches.c
-        rows = self.connection.execute(
-            select(batches.number, batches.version)
-            .where(batches.run_id == run_id, batches.number.in_(numbers))
-            .order_by(
-                batches.number
-            )  # the same order everywhere, so that no two wait for each other
-            .with_for_update()
-        )
+        rows = self.connection.execute(_VERSIONS, {"of_run": run_id, "of_numbers": numbers})
         return {number: version for number, version in rows}  # noqa: C416  # dict() takes no Rows
 
     def replace(
@@ -207,4 +212,4 @@ class Session:
             changes, self._changes = self._changes, []
             entries, self._entries = self._entries, []
             self.connection.execute(_COMPARE_AND_SET, changes)
-            self.connection.execute(insert(tables.transitions), entries)
+            self.connection.execute(_NOTE, entries)

@@ -207,12 +207,13 @@ class SqlRun:
 
     async def claim(self, owner: str, *, limit: int, lease_seconds: float) -> Sequence[BatchRecord]:
         """Take up PLANNED batches; see :meth:`LedgerRun.claim`."""
-        return await self._do(
-            operations.claim,
+        claim = operations.Claim(
+            run_id=self._run_id,
             owner=owner,
             limit=limit,
             lease_microseconds=_microseconds(lease_seconds),
         )
+        return await self._ledger.writer.do(claim)
 
     async def change(
         self,

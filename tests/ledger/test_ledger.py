@@ -184,6 +184,34 @@ async def test_claims_at_the_same_time_give_each_batch_once(ledger: Ledger) -> N
         assert sorted(claimed) == list(range(1, 101))
 
 
+async def test_a_batch_that_is_claimed_while_it_is_changed_goes_to_one_of_both(
+    ledger: Ledger,
+) -> None:
+    async with ledger:
+        run = await planned(ledger, [(number,) for number in range(1, 101)])
+        mine: set[int] = set()
+        yours: set[int] = set()
+
+        async def change(record: BatchRecord) -> None:
+            if await run.change(record, BatchState.SENDING, owner=ME):
+                mine.add(record.number)
+
+        async def claim_it() -> None:
+            yours.update(record.number for record in await claim(run, owner=YOU))
+
+        async with anyio.create_task_group() as group:
+            for record in await everything(run):
+                group.start_soon(claim_it)
+                group.start_soon(change, record)
+        assert not mine & yours
+        owners = {record.number: record.owner for record in await everything(run)}
+        assert owners == dict.fromkeys(mine, ME) | dict.fromkeys(yours, YOU) | {
+            number: None for number in owners if number not in mine | yours
+        }
+        for record in await everything(run):
+            assert len(await run.history(record.number)) == record.version
+
+
 async def test_a_batch_goes_its_way_and_its_history_tells(ledger: Ledger) -> None:
     async with ledger:
         run = await planned(ledger)

@@ -14,6 +14,7 @@ import pytest
 from annolab_async import (
     Annotation,
     AnnotationLayer,
+    ArchiveLimits,
     AsyncInferenceClient,
     AuthenticationError,
     BatchPlan,
@@ -299,6 +300,18 @@ async def test_a_link_that_has_expired_is_asked_for_anew(tmp_path: Path) -> None
         path = await export.download(tmp_path / "predictions.zip")
         assert path.read_bytes() == emulator.archive(export.export_id)
     assert [asked.status_code for asked in emulator.download_requests] == [403, 200, 206]
+
+
+@pytest.mark.sockets
+async def test_who_trusts_a_large_file_may_raise_its_limits() -> None:
+    async with serving() as (emulator, client):
+        export = await client.export(**WHOSE)
+        export.archive_limits = ArchiveLimits(max_bytes=100)
+        with pytest.raises(ExportError, match="raise max_bytes of the export's archive_limits"):
+            await anext(export.annotations())
+        export.archive_limits = ArchiveLimits()
+        found = [each.value async for each in export.annotations()]
+    assert len(found) == len(predicted(emulator))
 
 
 @pytest.mark.sockets
