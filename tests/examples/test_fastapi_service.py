@@ -76,7 +76,8 @@ def test_a_stream_tells_each_status_once_and_ends_with_the_job(
         assert list(messages(stream)) == told[1:], "who comes again, what is new"
     over = api.get(where, headers={"Last-Event-ID": told[-1]["id"]})
     assert (over.status_code, over.content) == (204, b""), "a browser does not come again"
-    assert api.get(where, headers={"Last-Event-ID": "soon"}).status_code == 422
+    for unknown in ("soon", "2026-01-01T00:00:00"):
+        assert api.get(where, headers={"Last-Event-ID": unknown}).status_code == 422
 
 
 def test_one_watcher_asks_for_all_who_look_on(
@@ -255,6 +256,21 @@ def test_a_key_that_is_refused_is_told_to_everyone(
         assert httpx.post(f"{it.url}/jobs", json=[1]).status_code == 500
         assert httpx.get(f"{it.url}/jobs/1", timeout=20).status_code == 500
         assert httpx.get(f"{it.url}/jobs/1/events").status_code == 500
+    assert "no job can be watched any more" in caplog.text
+
+
+def test_a_key_that_is_withdrawn_ends_the_streams(
+    annolab_emulator: Emulator, api: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    annolab_emulator.script(1, ["Queued"])
+    where = api.post("/jobs", json=[1]).headers["Location"] + "/events"
+    with api.stream("GET", where) as stream:
+        told = messages(stream)
+        assert next(told)["status"] == "Queued"
+        annolab_emulator.plan_polls(*[BadReply(status_code=401)] * 10)
+        assert list(told) == []
+    annolab_emulator.forget_plans()
+    assert api.get(where).status_code == 500
     assert "no job can be watched any more" in caplog.text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from datetime import datetime  # noqa: TC003  # FastAPI looks at the types
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -22,6 +21,7 @@ from fastapi import (
 )
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import AwareDatetime
 
 from annolab_async import AsyncInferenceClient, InferenceRequest, errors
 
@@ -38,28 +38,24 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with (
-        AsyncInferenceClient() as app.state.client,
-        app.state.client.watch(keep_open=True, job_timeout=6 * 3600) as watcher,
+        AsyncInferenceClient() as client,
+        client.watch(keep_open=True, job_timeout=6 * 3600) as watcher,
         anyio.create_task_group() as tasks,
     ):
-        app.state.board = Board(watcher)
+        app.state.board = Board(client, watcher)
         tasks.start_soon(app.state.board.fill)
         yield
         tasks.cancel_scope.cancel()
-
-
-def the_client(request: Request) -> AsyncInferenceClient:
-    return cast("AsyncInferenceClient", request.app.state.client)
 
 
 def the_board(request: Request) -> Board:
     return cast("Board", request.app.state.board)
 
 
-Client = Annotated[AsyncInferenceClient, Depends(the_client)]
 TheBoard = Annotated[Board, Depends(the_board)]
 JobId = Annotated[int, InPath(ge=1)]
 Seconds = Annotated[float, Query(ge=0, le=60)]
+Since = Annotated[AwareDatetime | None, Header()]
 app = FastAPI(lifespan=lifespan)
 app.add_exception_handler(errors.AnnoLabError, explain)
 
@@ -70,9 +66,7 @@ def page() -> FileResponse:
 
 
 @app.post("/jobs", status_code=202)
-async def submit(
-    source_ids: list[int], client: Client, board: TheBoard, response: Response
-) -> dict[str, Any]:
+async def submit(source_ids: list[int], board: TheBoard, response: Response) -> dict[str, Any]:
     try:
         request = InferenceRequest(
             group_name="Company Name",
@@ -83,7 +77,7 @@ async def submit(
         )
     except ValueError as error:
         raise HTTPException(422, str(error)) from None
-    job = await client.submit(request)
+    job = await board.client.submit(request)
     board.follow(job)
     response.headers["Location"] = f"/jobs/{job.inference_job_id}"
     return {"job_id": job.inference_job_id, "status": job.status}
@@ -106,7 +100,7 @@ async def story_of(
     job_id: JobId,
     request: Request,
     board: TheBoard,
-    last_event_id: Annotated[datetime | None, Header()] = None,
+    last_event_id: Since = None,
 ) -> Story:
     """Find a job's story before the answer begins, which could tell of no error any more."""
     story = board.follow(job_id)
@@ -125,7 +119,7 @@ async def story_of(
 async def events(
     board: TheBoard,
     story: Annotated[Story, Depends(story_of)],
-    last_event_id: Annotated[datetime | None, Header()] = None,
+    last_event_id: Since = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream a job's statuses as they change; a browser that lost the stream goes on where it was."""
     async for news in board.read(story):

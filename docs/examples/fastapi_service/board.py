@@ -14,7 +14,7 @@ from annolab_async import AnnoLabError, InferenceJob
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
-    from annolab_async import InferenceWatcher, Transition
+    from annolab_async import AsyncInferenceClient, InferenceWatcher, Transition
 
 KEPT = 10_000  # ended jobs
 log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class Story:
 class Board:
     """The stories of all jobs, as the one watcher tells them."""
 
-    def __init__(self, watcher: InferenceWatcher) -> None:
+    def __init__(self, client: AsyncInferenceClient, watcher: InferenceWatcher) -> None:
+        self.client = client
         self.watcher = watcher
         self.stories: dict[int, Story] = {}
         self.ended: deque[int] = deque()
@@ -60,8 +61,9 @@ class Board:
                         oldest = self.ended.popleft()
                         self.watcher.discard(oldest)
                         del self.stories[oldest]
-        except AnnoLabError:  # no poll can work, with a bad key, say: each request is told, too
+        except AnnoLabError:  # no poll can work, with a bad key, say: who asks from now on is told
             log.exception("no job can be watched any more")
+            self.close()
 
     async def read(self, story: Story) -> AsyncGenerator[Transition]:
         """Yield a story's transitions as they come, from the first to the outcome."""
