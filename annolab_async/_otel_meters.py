@@ -1,0 +1,160 @@
+"""The instruments of :mod:`annolab_async.otel`, named as OpenTelemetry's semantic conventions name such things."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from opentelemetry import metrics
+from opentelemetry.metrics import Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
+
+__all__ = ["SCOPE", "Meters", "meters_of", "version_of"]
+
+SCOPE: Final = "annolab_async"
+K = TypeVar("K")
+
+# In seconds: what the conventions advise for HTTP, and up to a day for jobs.
+_SHORT: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_LONG: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+
+
+class Tally(Generic[K]):
+    """Adds up what happens often, for an instrument that asks for the sums when it is read.
+
+    An instrument of the SDK that is told each time takes some microseconds, a tenth of what a poll costs.
+
+    Args:
+        attributes_of: returns what a key stands for.
+    """
+
+    def __init__(self, attributes_of: Callable[[K], Mapping[str, str | int]]) -> None:
+        self._attributes_of = attributes_of
+        self._sums: Counter[K] = Counter()
+        self._lock = threading.Lock()  # who reads is in another thread, and clients may be, too
+
+    def add(self, key: K, amount: float) -> None:
+        """Add to the sum of a key."""
+        with self._lock:
+            self._sums[key] += amount  # type: ignore[assignment]  # seconds, too
+
+    def read(self, _: CallbackOptions) -> Iterable[Observation]:
+        """Return all sums."""
+        with self._lock:
+            sums = [*self._sums.items()]
+        return [Observation(amount, self._attributes_of(key)) for key, amount in sums]
+
+
+def _poll_attributes(key: tuple[int | None, str]) -> dict[str, str | int]:
+    status_code, error = key
+    attributes: dict[str, str | int] = {}
+    if status_code is not None:
+        attributes["http.response.status_code"] = status_code
+    if error:
+        attributes["error.type"] = error
+    return attributes
+
+
+class Meters:
+    """All instruments of one meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.polls = Tally(_poll_attributes)
+        self.poll_time = Tally(_poll_attributes)
+        self.active_requests = Tally[str](lambda kind: {"annolab.request.kind": kind})
+        meter.create_observable_counter(
+            "annolab.client.polls",
+            [self.polls.read],
+            unit="{poll}",
+            description="Status requests of watchers that have ended.",
+        )
+        meter.create_observable_counter(
+            "annolab.client.poll.time",
+            [self.poll_time.read],
+            unit="s",
+            description="Time that status requests of watchers have taken in all.",
+        )
+        meter.create_observable_up_down_counter(
+            "annolab.client.active_requests",
+            [self.active_requests.read],
+            unit="{request}",
+            description="Requests under way.",
+        )
+        self.active_jobs = meter.create_up_down_counter(
+            "annolab.client.active_jobs",
+            unit="{job}",
+            description="Jobs that are watched and have no outcome yet.",
+        )
+        self.request_duration = meter.create_histogram(
+            "annolab.client.request.duration",
+            unit="s",
+            description="Duration of requests other than polls.",
+            explicit_bucket_boundaries_advisory=_SHORT,
+        )
+        self.transitions = meter.create_counter(
+            "annolab.client.transitions",
+            unit="{transition}",
+            description="Changes of watched jobs that were seen.",
+        )
+        self.delay = meter.create_histogram(
+            "annolab.client.transition.delay",
+            unit="s",
+            description="How old a change may have been when it was seen.",
+            explicit_bucket_boundaries_advisory=_LONG,
+        )
+        self.job_duration = meter.create_histogram(
+            "annolab.client.job.duration",
+            unit="s",
+            description="For how long jobs were watched until their outcome.",
+            explicit_bucket_boundaries_advisory=_LONG,
+        )
+        self.retries = meter.create_counter(
+            "annolab.client.retries",
+            unit="{retry}",
+            description="Requests that have failed and are sent again.",
+        )
+        self.wait = meter.create_histogram(
+            "annolab.client.wait.duration",
+            unit="s",
+            description="How long requests had to wait for their turn, if they had to.",
+            explicit_bucket_boundaries_advisory=_SHORT,
+        )
+        self.batches = meter.create_counter(
+            "annolab.client.batch.changes",
+            unit="{change}",
+            description="Changes of a fan-out's batches, by the state that they came to.",
+        )
+
+
+_of_provider: WeakKeyDictionary[MeterProvider, Meters] = WeakKeyDictionary()
+
+
+def meters_of(provider: MeterProvider | None) -> Meters:
+    """Return the instruments of a provider, None for the global one.
+
+    All clients share them: sums that are asked for cannot come from two instruments of one name.
+    """
+    if provider is None:
+        return _global_meters()
+    if (found := _of_provider.get(provider)) is None:
+        found = _of_provider[provider] = Meters(provider.get_meter(SCOPE, version_of()))
+    return found
+
+
+@cache
+def _global_meters() -> Meters:
+    return Meters(metrics.get_meter(SCOPE, version_of()))
+
+
+@cache
+def version_of() -> str:
+    """Return this library's version."""
+    return version("annolab-async")
