@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
 
-__all__ = ["SCOPE", "Meters", "meters_of", "version_of"]
+__all__ = ["SCOPE", "VERSION", "Meters", "meters_of"]
 
 SCOPE: Final = "annolab_async"
+# Read now: whoever makes hooks in an event loop is not to wait for a disk.
+VERSION: Final = version("annolab-async")
 K = TypeVar("K")
 
 # In seconds: what the conventions advise for HTTP, and up to a day for jobs.
@@ -145,16 +147,10 @@ def meters_of(provider: MeterProvider | None) -> Meters:
     if provider is None:
         return _global_meters()
     if (found := _of_provider.get(provider)) is None:
-        found = _of_provider[provider] = Meters(provider.get_meter(SCOPE, version_of()))
+        found = _of_provider[provider] = Meters(provider.get_meter(SCOPE, VERSION))
     return found
 
 
 @cache
 def _global_meters() -> Meters:
-    return Meters(metrics.get_meter(SCOPE, version_of()))
-
-
-@cache
-def version_of() -> str:
-    """Return this library's version."""
-    return version("annolab-async")
+    return Meters(metrics.get_meter(SCOPE, VERSION))

@@ -18,9 +18,9 @@ from attrs import define, frozen
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
-from annolab_async._otel_meters import SCOPE, meters_of, version_of
+from annolab_async._otel_meters import SCOPE, VERSION, meters_of
 from annolab_async._records import Outcome
-from annolab_async.errors import AnnoLabError, StatusError
+from annolab_async.errors import AnnoLabError, JobLost, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +69,7 @@ class OpenTelemetryHooks:
         meter_provider: MeterProvider | None = None,
         propagator: TextMapPropagator | None = None,
     ) -> None:
-        self._tracer = trace.get_tracer(SCOPE, version_of(), tracer_provider)
+        self._tracer = trace.get_tracer(SCOPE, VERSION, tracer_provider)
         self._meters = meters_of(meter_provider)
         self._inject = (propagator or propagate.get_global_textmap()).inject
         self._submissions: dict[SubmissionBegan, _Current] = {}
@@ -284,7 +284,10 @@ class _Job:
 
 
 def _type_of(error: BaseException) -> str:
-    return str(error.status_code) if isinstance(error, StatusError) else type(error).__name__
+    # A job that is lost since the server does not know it is no answer to one request.
+    if isinstance(error, StatusError) and not isinstance(error, JobLost):
+        return str(error.status_code)
+    return type(error).__name__
 
 
 def _set_error(span: Span, error: BaseException | None) -> None:
