@@ -3,90 +3,109 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
+
+    _Answer = tuple[int | None, str]
 
 __all__ = ["SCOPE", "VERSION", "Meters", "meters_of"]
 
 SCOPE: Final = "annolab_async"
 # Read now: whoever makes hooks in an event loop is not to wait for a disk.
 VERSION: Final = version("annolab-async")
-K = TypeVar("K")
 
 # In seconds: what the conventions advise for HTTP, and up to a day for jobs.
 _SHORT: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _LONG: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
-class Tally(Generic[K]):
-    """Adds up what happens often, for an instrument that asks for the sums when it is read.
+class Requests:
+    """Adds up what happens at every request, for instruments that ask for it when they are read.
 
     An instrument of the SDK that is told each time takes some microseconds, a tenth of what a poll costs.
-
-    Args:
-        attributes_of: returns what a key stands for.
     """
 
-    def __init__(self, attributes_of: Callable[[K], Mapping[str, str | int]]) -> None:
-        self._attributes_of = attributes_of
-        self._sums: Counter[K] = Counter()
+    def __init__(self) -> None:
+        self._active: Counter[str] = Counter()
+        self._polls: Counter[_Answer] = Counter()
+        self._poll_seconds: defaultdict[_Answer, float] = defaultdict(float)
         self._lock = threading.Lock()  # who reads is in another thread, and clients may be, too
 
-    def add(self, key: K, amount: float) -> None:
-        """Add to the sum of a key."""
+    def begin(self, kind: str) -> None:
+        """Take note of a request that begins."""
         with self._lock:
-            self._sums[key] += amount  # type: ignore[assignment]  # seconds, too
+            self._active[kind] += 1
 
-    def read(self, _: CallbackOptions) -> Iterable[Observation]:
-        """Return all sums."""
+    def end(self, kind: str) -> None:
+        """Take note of a request that has ended."""
         with self._lock:
-            sums = [*self._sums.items()]
-        return [Observation(amount, self._attributes_of(key)) for key, amount in sums]
+            self._active[kind] -= 1
 
+    def end_poll(self, status_code: int | None, error: str, duration: float) -> None:
+        """Take note of a poll that has ended: with which status, or what error, after how many seconds."""
+        answer = status_code, error
+        with self._lock:
+            self._active["poll"] -= 1
+            self._polls[answer] += 1
+            self._poll_seconds[answer] += duration
 
-def _poll_attributes(key: tuple[int | None, str]) -> dict[str, str | int]:
-    status_code, error = key
-    attributes: dict[str, str | int] = {}
-    if status_code is not None:
-        attributes["http.response.status_code"] = status_code
-    if error:
-        attributes["error.type"] = error
-    return attributes
+    def active(self, _: CallbackOptions) -> Iterable[Observation]:
+        """Return how many requests are under way."""
+        with self._lock:
+            sums = [*self._active.items()]
+        return [Observation(count, {"annolab.request.kind": kind}) for kind, count in sums]
+
+    def polls(self, _: CallbackOptions) -> Iterable[Observation]:
+        """Return how many polls have ended."""
+        return self._by_answer(self._polls)
+
+    def poll_time(self, _: CallbackOptions) -> Iterable[Observation]:
+        """Return how long they have taken in all."""
+        return self._by_answer(self._poll_seconds)
+
+    def _by_answer(self, sums: Mapping[_Answer, float]) -> Iterable[Observation]:
+        with self._lock:
+            items = [*sums.items()]
+        for (status_code, error), amount in items:
+            attributes: dict[str, str | int] = {}
+            if status_code is not None:
+                attributes["http.response.status_code"] = status_code
+            if error:
+                attributes["error.type"] = error
+            yield Observation(amount, attributes)
 
 
 class Meters:
     """All instruments of one meter."""
 
     def __init__(self, meter: Meter) -> None:
-        self.polls = Tally(_poll_attributes)
-        self.poll_time = Tally(_poll_attributes)
-        self.active_requests = Tally[str](lambda kind: {"annolab.request.kind": kind})
+        self.requests = Requests()
         meter.create_observable_counter(
             "annolab.client.polls",
-            [self.polls.read],
+            [self.requests.polls],
             unit="{poll}",
             description="Status requests of watchers that have ended.",
         )
         meter.create_observable_counter(
             "annolab.client.poll.time",
-            [self.poll_time.read],
+            [self.requests.poll_time],
             unit="s",
             description="Time that status requests of watchers have taken in all.",
         )
         meter.create_observable_up_down_counter(
             "annolab.client.active_requests",
-            [self.active_requests.read],
+            [self.requests.active],
             unit="{request}",
             description="Requests under way.",
         )

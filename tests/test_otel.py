@@ -24,7 +24,6 @@ from annolab_async import (
     InvalidRequest,
     NotFound,
     RateLimit,
-    RetryPolicy,
     WaitTimeout,
 )
 from annolab_async.emulator import Emulator, EmulatorServer, Exports
@@ -53,8 +52,10 @@ class Telemetry:
     spans_kept: InMemorySpanExporter
     reader: InMemoryMetricReader
 
-    def hooks(self) -> OpenTelemetryHooks:
-        return OpenTelemetryHooks(tracer_provider=self.tracers, meter_provider=self.meters)
+    def hooks(self, **options: Any) -> OpenTelemetryHooks:
+        return OpenTelemetryHooks(
+            tracer_provider=self.tracers, meter_provider=self.meters, **options
+        )
 
     def spans(self, name: str) -> list[ReadableSpan]:
         return [span for span in self.spans_kept.get_finished_spans() if span.name == name]
@@ -159,8 +160,17 @@ async def test_a_job_is_a_span_from_its_submission_on_linked_to_that(telemetry: 
     states = [(event.attributes or {})["annolab.job.state"] for event in span.events]
     assert states == ["running", "finished"]
     assert all("annolab.job.uncertainty" in (event.attributes or {}) for event in span.events)
-    polls = [ids_of(sent) for sent in front.headers("GET", "traceparent")]
-    assert polls == [ids(span)] * 4, "its polls are its own"
+    assert front.headers("GET", "traceparent") == [None] * 4
+
+
+async def test_polls_carry_the_context_of_their_job_if_that_is_asked_for(
+    telemetry: Telemetry,
+) -> None:
+    front = Front()
+    async with in_process(front, hooks=[telemetry.hooks(propagates_to_polls=True)]) as client:
+        await client.wait(await client.submit(a_request()), schedule=FixedInterval(20.0))
+    (span,) = telemetry.spans("annolab.job")
+    assert [ids_of(sent) for sent in front.headers("GET", "traceparent")] == [ids(span)] * 2
 
 
 async def test_a_job_that_others_submitted_is_a_span_from_its_first_sight_on(
@@ -400,13 +410,8 @@ async def test_another_propagator_may_be_given(telemetry: Telemetry) -> None:
     from opentelemetry.context import attach, detach  # noqa: PLC0415
 
     front = Front()
-    hooks = OpenTelemetryHooks(
-        tracer_provider=telemetry.tracers,
-        meter_provider=telemetry.meters,
-        propagator=W3CBaggagePropagator(),
-    )
-    once = RetryPolicy(attempts=1)
-    async with in_process(front, hooks=[hooks], retry=once) as client:
+    hooks = telemetry.hooks(propagator=W3CBaggagePropagator())
+    async with in_process(front, hooks=[hooks]) as client:
         token = attach(set_baggage("tenant", "7"))
         await client.submit(a_request())
         detach(token)
