@@ -91,7 +91,11 @@ async def _watch(
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(iterate)
-            await _enough(meter, lambda: watcher.stats.polls if is_ready() else 0)
+            # The first answer about each job is decoded, and a transition: that is not what most polls are.
+            await _enough(
+                meter,
+                lambda: watcher.stats.polls if is_ready() and watcher.stats.polls >= jobs else 0,
+            )
             tasks.cancel_scope.cancel()
 
 
