@@ -60,9 +60,9 @@ $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[aiohttp,arrow,cli,emulator,ledger,pandas,postgres,report,testing]' --group dev
+	$(INSTALL) --editable '.[aiohttp,arrow,cli,emulator,ledger,otel,pandas,postgres,report,testing]' --group dev
 	@touch $@ $(VENV)/demo.ready
 
 $(VENV)/bench.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[aiohttp,cli,emulator,ledger,postgres]' --group bench
+	$(INSTALL) --editable '.[aiohttp,cli,emulator,ledger,otel,postgres]' --group bench
 	@touch $@ $(VENV)/demo.ready

@@ -24,6 +24,20 @@ from annolab_async._export_records import ExportJob, ExportState
 from annolab_async._exports import Export
 from annolab_async._fan_out import FanOut
 from annolab_async._fan_out_state import FanOutSummary
+from annolab_async._hook_records import (
+    BatchChanged,
+    ExportBegan,
+    ExportEnded,
+    RequestBegan,
+    RequestEnded,
+    RetryPlanned,
+    SubmissionBegan,
+    SubmissionEnded,
+    TurnWaited,
+    WatchBegan,
+    WatchEnded,
+)
+from annolab_async._hooks import Hook
 from annolab_async._limits import RateLimit
 from annolab_async._predictive import Predictive
 from annolab_async._records import (
@@ -74,12 +88,15 @@ __all__ = [
     "AsyncInferenceClient",
     "AuthenticationError",
     "Backoff",
+    "BatchChanged",
     "BatchPlan",
     "BatchRecord",
     "BatchState",
     "ConfigurationError",
     "DownloadProgress",
     "Export",
+    "ExportBegan",
+    "ExportEnded",
     "ExportError",
     "ExportJob",
     "ExportState",
@@ -88,6 +105,7 @@ __all__ = [
     "FanOut",
     "FanOutSummary",
     "FixedInterval",
+    "Hook",
     "InferenceJob",
     "InferenceRequest",
     "InferenceWatcher",
@@ -108,17 +126,25 @@ __all__ = [
     "Predictive",
     "RateLimit",
     "RateLimited",
+    "RequestBegan",
+    "RequestEnded",
     "RequestNotSent",
     "Results",
+    "RetryPlanned",
     "RetryPolicy",
     "RunExport",
     "ServerError",
     "SourceResult",
     "StatusError",
+    "SubmissionBegan",
+    "SubmissionEnded",
     "SubmissionUnknown",
     "TextBounds",
     "Transition",
+    "TurnWaited",
     "WaitTimeout",
+    "WatchBegan",
+    "WatchEnded",
     "WatchStats",
     "__version__",
 ]

@@ -14,6 +14,8 @@ from annolab_async._calls import Calls
 from annolab_async._export_calls import ExportCalls
 from annolab_async._exporting import Exporting
 from annolab_async._fan_out import FanOut
+from annolab_async._hook_records import TurnWaited
+from annolab_async._hooks import Hooks, told_of_submission
 from annolab_async._http import (
     HttpSession,
     check_base_url,
@@ -49,8 +51,9 @@ if TYPE_CHECKING:
 
     from annolab_async._batch_plan import BatchPlan
     from annolab_async._fan_out_options import FanOutOptions
+    from annolab_async._hooks import Hook
     from annolab_async._http import HttpClient, Progress, TransportName
-    from annolab_async._limits import RateLimit
+    from annolab_async._limits import Kind, RateLimit, Reason
     from annolab_async._records import InferenceRequest
     from annolab_async._replies import Reply
     from annolab_async._schedule import PollSchedule
@@ -90,6 +93,8 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         plain_http_hosts: hosts to which the key may be sent unencrypted, over ``http://``; this machine always may.
         download_client: makes the client that files of exports are downloaded with, for a proxy or certificates of
             your own; None makes one as the environment says. The key is never sent with it.
+        hooks: objects with methods such as ``on_transition``, which are told of what happens, such as those of
+            :mod:`annolab_async.otel`. They are called between two requests, and must be quick.
 
     Raises:
         ConfigurationError: there is no key, or an argument makes no sense.
@@ -109,6 +114,7 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         max_connections: int = 100,
         plain_http_hosts: Collection[str] = (),
         download_client: Callable[[], httpx.AsyncClient] | None = None,
+        hooks: Collection[Hook] = (),
     ) -> None:
         self._base_url = "?"  # repr() shows it, also of a client that was never finished
         if api_key is None:
@@ -144,13 +150,26 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             max_connections=max_connections,
         )
         self.budget = RetryBudget()
-        self.turns = Turnstile(self._session.max_at_once, Throttle(rate_limit))
-        self._calls = Calls(self._session, retry=self.retry, budget=self.budget, turns=self.turns)
+        self.hooks = Hooks(hooks)
+        self.turns = Turnstile(
+            self._session.max_at_once,
+            Throttle(rate_limit),
+            on_wait=None if self.hooks.wait is None else self._tell_wait,
+        )
+        self._calls = Calls(
+            self._session,
+            retry=self.retry,
+            budget=self.budget,
+            turns=self.turns,
+            hooks=self.hooks,
+            base_url=self._base_url,
+        )
         self._exports = ExportCalls(
             self._calls,
             self._session,
             key=key,
             base_url=self._base_url,
+            hooks=self.hooks,
             retry=self.retry,
             budget=self.budget,
             turns=self.turns,
@@ -165,7 +184,10 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         async with self._session:
-            yield self
+            try:
+                yield self
+            finally:
+                self._exports.let_go()
 
     async def submit(self, request: InferenceRequest) -> InferenceJob:
         """Start a job. A batch is never sent twice: a job costs money, and a lost answer is no refusal.
@@ -189,10 +211,14 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             NotOpen: the client is used outside its block.
         """
 
-        async def send() -> InferenceJob:
-            return await self.submit_once(request, self.progress())
+        async def send(resends: int) -> InferenceJob:
+            return await self._submit(request, self.progress(), resends)
 
-        return await self._calls.repeat("submit", self._path, send, worth_submitting_again)
+        with told_of_submission(self.hooks, request) as told:
+            told.job = await self._calls.repeat(
+                "submit", self._path, send, worth_submitting_again, of="submit"
+            )
+            return told.job
 
     def progress(self) -> Progress:
         """Return what is to be told how far a submission has come."""
@@ -208,9 +234,16 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         Raises:
             RequestNotSent, SubmissionUnknown, StatusError, InvalidResponse, NotOpen
         """
+        return await self._submit(request, progress, 0)
+
+    async def _submit(
+        self, request: InferenceRequest, progress: Progress, resends: int
+    ) -> InferenceJob:
         body = request.to_wire()
         try:
-            return await self._calls.post(self._path, body, progress, self._read)
+            return await self._calls.post(
+                self._path, body, progress, self._read, kind="submit", resends=resends
+            )
         except get_cancelled_exc_class():
             if progress.may_have_arrived:
                 _log.warning(
@@ -241,10 +274,20 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         """
         job_id = job_id_of(job)
 
-        async def send() -> InferenceJob:
-            return (await self.poll_status(job_id)).job
+        path = f"{self._path}/{job_id}"
 
-        return await self._calls.repeat("read", f"{self._path}/{job_id}", send, worth_asking_again)
+        async def send(resends: int) -> InferenceJob:
+            return await self._calls.get(
+                path,
+                lambda reply: self._read(reply, asked_for=job_id),
+                kind="read",
+                job_id=job_id,
+                resends=resends,
+            )
+
+        return await self._calls.repeat(
+            "read", path, send, worth_asking_again, of="read", job_id=job_id
+        )
 
     async def poll_status(
         self, job_id: int, previous: StatusReply | None = None, *, may_go_back: bool = False
@@ -274,7 +317,7 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
                 )
             return StatusReply(job, reply.body)
 
-        return await self._calls.get(f"{self._path}/{job_id}", read)
+        return await self._calls.get(f"{self._path}/{job_id}", read, kind="poll", job_id=job_id)
 
     async def wait(
         self,
@@ -325,6 +368,10 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             options: those of :class:`FanOut`.
         """
         return FanOut(self, plan, **options)
+
+    def _tell_wait(self, kind: Kind, seconds: float, reason: Reason) -> None:
+        if self.hooks.wait is not None:
+            self.hooks.wait(TurnWaited(kind=kind, seconds=seconds, reason=reason))
 
     def _read(self, reply: Reply, *, asked_for: int | None = None) -> InferenceJob:
         job = read_job(reply, key=self._key, utc_now=_utc_now, asked_for=asked_for)

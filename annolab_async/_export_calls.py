@@ -14,6 +14,7 @@ from annolab_async._export_records import (
     export_id_of,
     status_path_of,
 )
+from annolab_async._export_report import ExportReport
 from annolab_async._http import path_within
 from annolab_async._replies import read_as
 from annolab_async._retry import worth_asking_again
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import httpx
 
     from annolab_async._calls import Calls
+    from annolab_async._hooks import Hooks
     from annolab_async._http import HttpSession
     from annolab_async._limits import Turnstile
     from annolab_async._replies import Reply
@@ -42,6 +44,7 @@ class ExportCalls:
         session: what tells how far a request has come.
         key: what errors must not show.
         base_url: where all of them go.
+        hooks: who wants to hear of exports.
 
     Attributes:
         retry, budget, turns: those of the client.
@@ -56,6 +59,7 @@ class ExportCalls:
         *,
         key: ApiKey,
         base_url: str,
+        hooks: Hooks,
         retry: RetryPolicy,
         budget: RetryBudget,
         turns: Turnstile,
@@ -68,6 +72,7 @@ class ExportCalls:
         url = urlsplit(base_url)
         self._origin = f"{url.scheme}://{url.netloc}".lower()
         self._prefix = url.path
+        self._report = ExportReport(hooks)
         self.retry = retry
         self.budget = budget
         self.turns = turns
@@ -102,10 +107,32 @@ class ExportCalls:
                 project_id=job.project_id if job else None,
             )
 
-        async def send() -> ExportJob:
-            return await self._calls.post(path, data, self._session.progress(), read)
+        export = self._report.begin(None)
 
-        return await self._calls.repeat("submit", path, send, worth_asking_again)
+        async def send(resends: int) -> ExportJob:
+            return await self._calls.post(
+                path,
+                data,
+                self._session.progress(),
+                read,
+                kind="export",
+                resends=resends,
+                export=export,
+            )
+
+        with self._report.unless_made(export):
+            job = await self._calls.repeat("submit", path, send, worth_asking_again, of="export")
+        self._report.made(export, job)
+        return job
+
+    def follow(self, job: ExportJob) -> ExportJob:
+        """Take note of an export that was made before; return it."""
+        self._report.made(self._report.begin(job.export_id), job)
+        return job
+
+    def let_go(self) -> None:
+        """Take note that nothing more will be asked."""
+        self._report.let_go()
 
     async def ask(self, job: ExportJob) -> tuple[ExportJob, str | None]:
         """Return an export as it is now, and the signed link to its file if there is one.
@@ -114,12 +141,14 @@ class ExportCalls:
             RequestNotSent, NoResponse, StatusError, InvalidResponse: it failed, as often as ``retry`` allows.
         """
 
-        async def send() -> tuple[ExportJob, str | None]:
-            return await self.ask_once(job)
+        async def send(resends: int) -> tuple[ExportJob, str | None]:
+            return await self.ask_once(job, resends=resends)
 
-        return await self._calls.repeat("read", job.status_path, send, worth_asking_again)
+        return await self._calls.repeat(
+            "read", job.status_path, send, worth_asking_again, of="export"
+        )
 
-    async def ask_once(self, job: ExportJob) -> tuple[ExportJob, str | None]:
+    async def ask_once(self, job: ExportJob, *, resends: int = 0) -> tuple[ExportJob, str | None]:
         """Do the same without waiting for a turn or repeating what fails: for a watcher, who does."""
 
         def read(reply: Reply) -> tuple[ExportJob, str | None]:
@@ -137,7 +166,15 @@ class ExportCalls:
             now = ExportJob(job.export_id, told.status, job.status_path, project_id, error)
             return now, told.download_url
 
-        return await self._calls.get(job.status_path, read)
+        now, link = await self._calls.get(
+            job.status_path,
+            read,
+            kind="export",
+            resends=resends,
+            export=self._report.begun(job.export_id),
+        )
+        self._report.seen(now)
+        return now, link
 
     def _path_of(self, url: str | None) -> str | None:
         """Return where below the base URL a URL of the server's leads, None if that is elsewhere."""

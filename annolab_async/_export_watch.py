@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from annolab_async._export_records import ExportState
+from annolab_async._hooks import NO_HOOKS
 from annolab_async._records import InferenceJob, StatusReply
 from annolab_async._schedule import Backoff
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from annolab_async._export_calls import ExportCalls
     from annolab_async._export_records import ExportJob
+    from annolab_async._hooks import Hooks
     from annolab_async._limits import Turnstile
     from annolab_async._retry import RetryBudget, RetryPolicy
 
@@ -56,6 +58,11 @@ class AsJob:
     def turns(self) -> Turnstile:
         """Where each waits for its turn."""
         return self._calls.turns
+
+    @property
+    def hooks(self) -> Hooks:
+        """Nobody: it is no job. Who wants to hear of exports is told where they are asked for."""
+        return NO_HOOKS
 
     async def poll_status(
         self,

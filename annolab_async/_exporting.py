@@ -106,6 +106,6 @@ class Exporting:
             RequestNotSent, NoResponse, StatusError, InvalidResponse: it failed, as often as ``retry`` allows.
             NotOpen: the client is used outside its block.
         """
-        handle = Export(self._exports, export_job_of(export))
+        handle = Export(self._exports, self._exports.follow(export_job_of(export)))
         await handle.refresh()
         return handle

@@ -11,7 +11,6 @@ from anyio import (
     AsyncContextManagerMixin,
     CancelScope,
     create_task_group,
-    current_time,
     get_cancelled_exc_class,
     to_thread,
 )
@@ -157,6 +156,7 @@ class FanOut(AsyncContextManagerMixin):
                     self._name, self._plan.fingerprint, details=self._plan.details
                 ),
                 await stack.enter_async_context(watcher),
+                name=self._name,
                 owner=stack.enter_context(own_name()),
                 max_in_flight=self._max_in_flight,
                 max_concurrent_submits=self._submits,
@@ -213,10 +213,7 @@ class FanOut(AsyncContextManagerMixin):
     @property
     def summary(self) -> FanOutSummary:
         """Where the run stands."""
-        work = self._work
-        return work.books.summary(
-            current_time(), is_planned=work.is_planned, repeated=work.repeated
-        )
+        return self._work.summary()
 
     async def batches(
         self, states: BatchState | Collection[BatchState] | None = None

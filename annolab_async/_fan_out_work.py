@@ -14,6 +14,7 @@ from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchS
 from annolab_async._fan_out_state import Books, RecordMailbox
 from annolab_async._owners import is_gone
 from annolab_async._records import Outcome
+from annolab_async._run_report import RunReport
 from annolab_async._scribe import Scribe
 from annolab_async._sender import Sender
 from annolab_async.errors import AnnoLabError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from annolab_async._batch_plan import BatchPlan
+    from annolab_async._fan_out_state import FanOutSummary
     from annolab_async._records import InferenceJob, Transition
     from annolab_async._sender import BatchClient
     from annolab_async._watcher import InferenceWatcher
@@ -55,6 +57,7 @@ class RunWork:
         client: what to send and ask with.
         plan: what is to be run.
         run: the run in its ledger.
+        name: its name.
         watcher: what watches its jobs; it is kept open.
         owner: the name of who does it.
         max_in_flight: unfinished jobs at once.
@@ -79,6 +82,7 @@ class RunWork:
         run: LedgerRun,
         watcher: InferenceWatcher,
         *,
+        name: str,
         owner: str,
         max_in_flight: int,
         max_concurrent_submits: int,
@@ -96,10 +100,12 @@ class RunWork:
         self.books = Books(current_time())
         self.scribe = Scribe(
             run,
+            run_name=name,
             owner=owner,
             lease_seconds=lease_seconds,
             books=self.books,
             mailbox=self.mailbox,
+            hooks=client.hooks,
         )
         self._sender = Sender(
             client,
@@ -114,6 +120,8 @@ class RunWork:
             batch_of=self.batch_of,
         )
         self._cutter = Cutter(plan)
+        self._report = RunReport(name, current_time())
+        watcher.report.level = logging.DEBUG  # the run has a line of its own
         self._planned_earlier = 0
         self._to_split: list[BatchRecord] = []
         self._of_job: dict[int, BatchRecord] = {}
@@ -156,6 +164,17 @@ class RunWork:
         if self._plan.is_streamed:
             await self._leave_out_what_came_earlier()
         await self.scribe.count()
+        self._report.line("begins", self.summary())
+
+    def summary(self) -> FanOutSummary:
+        """Return where the run stands."""
+        return self.books.summary(
+            current_time(), is_planned=self.is_planned, repeated=self.repeated
+        )
+
+    def _log_if_due(self) -> None:
+        if self._report.is_due(current_time()):
+            self._report.line("goes on", self.summary())
 
     async def _leave_out_what_came_earlier(self) -> None:
         # What comes over time may come in another order each time.
@@ -203,6 +222,7 @@ class RunWork:
                 "%d source ids of the plan occur more than once and are sent once, such as %s.",
                 repeated,
                 ", ".join(map(str, self._cutter.some_repeated)),
+                extra={"run": self.scribe.run_name},
             )
 
     async def _told(
@@ -224,11 +244,15 @@ class RunWork:
             gap = self._lease_seconds / _SIGNS_OF_LIFE
             await sleep(gap if self.is_planned else min(gap, _PLANNING_GLANCE))
             if not await self.scribe.renew():
-                _log.warning("The run's ledger has not heard of this process for too long.")
+                _log.warning(
+                    "The run's ledger has not heard of this process for too long.",
+                    extra={"run": self.scribe.run_name},
+                )
             for record in await self.scribe.take_over():
                 self.watch(record)
             await self.scribe.count()
             self.look_for_work()
+            self._log_if_due()
 
     def watch(self, record: BatchRecord, job: InferenceJob | None = None) -> None:
         """Watch the job of a batch, if it is SUBMITTED.
@@ -270,6 +294,7 @@ class RunWork:
     async def _follow(self) -> None:
         async for transition in self._watcher:
             await self._write_transition(transition)
+            self._log_if_due()
 
     async def _write_transition(self, transition: Transition) -> None:
         record = self._of_job.get(transition.inference_job_id)
@@ -315,8 +340,9 @@ class RunWork:
             try:
                 await self.scribe.release()
             except AnnoLabError as error:
-                _log.warning("%s", error)
+                _log.warning("%s", error, extra={"run": self.scribe.run_name})
         self.is_stopped = True
+        self._report.line("ends", self.summary())
         self.scribe.tell_news()
 
     async def _until_idle(self) -> None:

@@ -12,11 +12,12 @@ from attrs import frozen
 from annolab_async._records import is_positive
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-__all__ = ["Kind", "Pacer", "RateLimit", "Throttle", "TooLongAPause", "Turnstile"]
+__all__ = ["Kind", "Pacer", "RateLimit", "Reason", "Throttle", "TooLongAPause", "Turnstile"]
 
 Kind = Literal["submit", "read", "poll"]
+Reason = Literal["rate_limit", "retry_after", "connections"]
 
 # Timers may ring a hair before their time; asking again for a wait of a nanosecond would be a busy loop.
 _EARLY_RING: Final = 1e-6
@@ -181,10 +182,17 @@ class Turnstile:
     Args:
         max_at_once: how many may be under way at once.
         throttle: how fast they may go.
+        on_wait: is told what has waited, for how many seconds, and what for when it began to.
     """
 
-    def __init__(self, max_at_once: int, throttle: Throttle) -> None:
+    def __init__(
+        self,
+        max_at_once: int,
+        throttle: Throttle,
+        on_wait: Callable[[Kind, float, Reason], None] | None = None,
+    ) -> None:
         self._throttle = throttle
+        self._on_wait = on_wait
         self._permits = Semaphore(max_at_once, fast_acquire=True)
         # Both are first come, first served. At the gate there is at most one of each kind, hence by turns.
         self._gate = Lock(fast_acquire=True)
@@ -217,8 +225,10 @@ class Turnstile:
         Raises:
             TooLongAPause: the server wants to be left alone for longer.
         """
-        if self.enter_nowait(current_time()):
+        began = current_time()
+        if self.enter_nowait(began):
             return
+        reason = self._reason(began)
         with self._unless_paused_for(patience):
             async with self._queues[kind], self._gate:
                 await self._permits.acquire()
@@ -227,8 +237,15 @@ class Turnstile:
                 except BaseException:
                     self._permits.release()
                     raise
-                return
+            if self._on_wait is not None:
+                self._on_wait(kind, current_time() - began, reason)
+            return
         raise TooLongAPause(self._throttle.pause_left(current_time()))
+
+    def _reason(self, now: float) -> Reason:
+        if self._throttle.pause_left(now) > 0:
+            return "retry_after"
+        return "rate_limit" if self._permits.value > 0 else "connections"
 
     async def _wait_until_free(self) -> None:
         # Again after each sleep: the server may have asked for a pause meanwhile.

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from anyio import Event, current_time
 
 from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._hook_records import BatchChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
     from annolab_async._fan_out_state import Books, RecordMailbox
+    from annolab_async._hooks import Hooks
     from annolab_async.ledger import LedgerRun
 
 __all__ = ["Scribe"]
@@ -25,22 +27,28 @@ class Scribe:
 
     Args:
         run: the run in its ledger.
+        run_name: its name.
         owner: whose changes these are.
         lease_seconds: for how long after each sign of life the owner is believed to be alive.
         books: what this process knows of the run.
         mailbox: what it has yet to tell.
+        hooks: who wants to hear of changes.
     """
 
     def __init__(
         self,
         run: LedgerRun,
         *,
+        run_name: str,
         owner: str,
         lease_seconds: float,
         books: Books,
         mailbox: RecordMailbox,
+        hooks: Hooks,
     ) -> None:
         self._run = run
+        self.run_name = run_name
+        self._hooks = hooks
         self.owner = owner
         self._lease_seconds = lease_seconds
         self._books = books
@@ -163,4 +171,6 @@ class Scribe:
     def _enter(self, before: BatchState | None, record: BatchRecord) -> BatchRecord:
         self._books.enter(before, record, current_time())
         self._mailbox.put(record)
+        if self._hooks.batch is not None:
+            self._hooks.batch(BatchChanged(run=self.run_name, previous=before, record=record))
         return record

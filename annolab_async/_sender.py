@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep
 
 from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._hook_records import RetryPlanned
+from annolab_async._hooks import told_of_submission
 from annolab_async._mailbox import ROOM
 from annolab_async._retry import is_overload, worth_submitting_again
 from annolab_async._status_source import StatusSource
@@ -232,7 +234,14 @@ class Sender:
         progress = self._client.progress()
         request = self._plan.request(record.source_ids)
         try:
-            job = await self._client.submit_once(request, progress)
+            with told_of_submission(
+                self._client.hooks,
+                request,
+                run=self._scribe.run_name,
+                batch=record.number,
+                attempt=record.attempts,
+            ) as told:
+                job = told.job = await self._client.submit_once(request, progress)
         except get_cancelled_exc_class():
             may_exist = progress.may_have_arrived
             to = BatchState.UNKNOWN if may_exist else BatchState.PLANNED
@@ -244,9 +253,9 @@ class Sender:
             raise
         except SubmissionUnknown as error:
             await self._write(record, BatchState.UNKNOWN, error=str(error))
-            self._note_unknown(error)
+            self._note_unknown(error, record)
         except InvalidResponse as error:  # with an id: it would be a SubmissionUnknown otherwise
-            _log.warning("Batch %d: %s", record.number, error)
+            _log.warning("Batch %d: %s", record.number, error, extra=self._fields(record, error))
             await self._taken(record, cast("int", error.inference_job_id), None)
         except AnnoLabError as error:
             await self._not_taken(record, error)
@@ -258,7 +267,7 @@ class Sender:
         if other is not None:
             # As of a server that was set up anew, and counts from 1 again.
             error = f"The server named job {job_id} for it, which is batch {other}'s."
-            _log.error("Batch %d: %s", record.number, error)
+            _log.error("Batch %d: %s", record.number, error, extra=self._fields(record))
             await self._write(record, BatchState.UNKNOWN, error=error)
             return
         self.has_sent = True
@@ -274,6 +283,7 @@ class Sender:
                 "Batch %d was taken as job %s, but the ledger could not be told: resolve it with that id.",
                 record.number,
                 job_id,
+                extra=self._fields(record) | {"inference_job_id": job_id},
             )
             raise
         finally:
@@ -284,10 +294,11 @@ class Sender:
     async def _not_taken(self, record: BatchRecord, error: AnnoLabError) -> None:
         if isinstance(error, StatusError) and is_overload(error):
             await self._write(record, BatchState.PLANNED)
+            self._tell_retry(record, error, error.retry_after or 0.0)
             return
         if worth_submitting_again(error):
             await self._write(record, BatchState.PLANNED)
-            self._note_failure(error)
+            self._tell_retry(record, error, self._note_failure(error))
             return
         is_for_all = isinstance(
             error, RequestNotSent | NotOpen | AuthenticationError | PermissionDenied
@@ -323,18 +334,41 @@ class Sender:
             self.in_flight.discard(record.number)
         return after
 
-    def _note_unknown(self, error: SubmissionUnknown) -> None:
-        _log.warning("%s", error)
+    def _fields(self, record: BatchRecord, error: AnnoLabError | None = None) -> dict[str, object]:
+        fields: dict[str, object] = {
+            "run": self._scribe.run_name,
+            "batch": record.number,
+            "attempt": record.attempts,
+            "source_ids": record.source_ids,
+        }
+        return fields | ({"error": type(error).__name__} if error else {})
+
+    def _tell_retry(self, record: BatchRecord, error: AnnoLabError, delay: float) -> None:
+        _log.debug(
+            "Batch %d was not taken, and is sent again: %s",
+            record.number,
+            error,
+            extra=self._fields(record, error) | {"delay": delay},
+        )
+        if self._client.hooks.retry is not None:
+            self._client.hooks.retry(
+                RetryPlanned(kind="submit", attempt=record.attempts, delay=delay, error=error)
+            )
+
+    def _note_unknown(self, error: SubmissionUnknown, record: BatchRecord) -> None:
+        _log.warning("Batch %d: %s", record.number, error, extra=self._fields(record, error))
         self._unknown_in_a_row += 1
         if self._unknown_in_a_row >= _MOST_UNKNOWN_IN_A_ROW:
             raise error
         self._note_failure(error)
 
-    def _note_failure(self, error: AnnoLabError) -> None:
+    def _note_failure(self, error: AnnoLabError) -> float:
         now = current_time()
         if self._failures == 0:
             self._failing_since = now
         self._failures += 1
-        self._pause_until = now + self._client.retry.delay(self._failures, self._random)
+        delay = self._client.retry.delay(self._failures, self._random)
+        self._pause_until = now + delay
         if now - self._failing_since >= self._failure_budget:
             raise error
+        return delay

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from annolab_async._hooks import Hooks
     from annolab_async._limits import Turnstile
     from annolab_async._records import StatusReply
     from annolab_async._retry import RetryBudget, RetryPolicy
@@ -28,6 +29,11 @@ class StatusSource(Protocol):
     @property
     def turns(self) -> Turnstile:
         """Where each poll waits for its turn among all requests of the client."""
+        ...
+
+    @property
+    def hooks(self) -> Hooks:
+        """Who wants to hear of what happens."""
         ...
 
     async def poll_status(

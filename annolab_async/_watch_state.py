@@ -63,6 +63,7 @@ class Watched:
     failures: int = 0
     denials: int = 0
     is_repeat: bool = False
+    delay: float = 0.0  # of the repetition
     was_answered_wrongly: bool = False
 
     @property
@@ -119,6 +120,9 @@ class WatchState:
     def __len__(self) -> int:
         return len(self._watched)
 
+    def __iter__(self) -> Iterator[Watched]:
+        return iter([*self._watched.values()])
+
     def __contains__(self, job_id: int) -> bool:
         return job_id in self._watched
 
@@ -157,11 +161,11 @@ class WatchState:
         )
         return None
 
-    def discard(self, job_id: int) -> bool:
-        """Forget a job; return whether it was watched."""
+    def discard(self, job_id: int) -> Watched | None:
+        """Forget a job; return what was known of it, None if it was not watched."""
         self._planner.discard(job_id)
         self._refused.discard(job_id)
-        return self._watched.pop(job_id, None) is not None
+        return self._watched.pop(job_id, None)
 
     def due_at(self) -> float | None:
         """Return when the next poll may go, None if there is none to wait for."""
@@ -245,7 +249,8 @@ class WatchState:
         watched.is_repeat = not is_told_when and self._budget.spend()
         retry_at = None
         if watched.is_repeat:
-            retry_at = now + self._retry.delay(watched.failures, self._random)
+            watched.delay = self._retry.delay(watched.failures, self._random)
+            retry_at = now + watched.delay
         self._planner.failed(watched.job_id, now, retry_at)
 
     def _can_never_be_sent(self, error: AnnoLabError) -> bool:

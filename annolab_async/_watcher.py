@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from contextlib import asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime
@@ -26,8 +24,9 @@ from annolab_async._delivery import Delivery
 from annolab_async._limits import Pacer
 from annolab_async._predictive import Predictive
 from annolab_async._records import InferenceJob, WatchStats, is_positive, job_id_of
+from annolab_async._watch_report import WatchReport
 from annolab_async._watch_state import WatchState
-from annolab_async.errors import AnnoLabError, InvalidResponse, JobLost, NotOpen
+from annolab_async.errors import AnnoLabError, JobLost, NotOpen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
@@ -39,9 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InferenceWatcher", "WatchOptions"]
 
-_log: Final = logging.getLogger(__name__)
 _BETWEEN_CHECKPOINTS: Final = 64
-_SECONDS_BETWEEN_WARNINGS: Final = 60.0
 
 
 class WatchOptions(TypedDict, total=False):
@@ -137,7 +134,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         self._polls = 0
         self._in_flight = 0
         self._handed_out = 0
-        self._quiet_until = -math.inf  # after a warning, for a while
+        self.report = WatchReport(client.hooks)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
@@ -145,6 +142,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
             raise NotOpen("The watcher's block was left before: make another one.")
         self._has_begun = self._is_open = True
         self._polling = CancelScope()
+        self.report.open(current_time())
         self.add(*self._early)
         self._early.clear()
         failure: BaseException | None = None
@@ -163,6 +161,8 @@ class InferenceWatcher(AsyncContextManagerMixin):
                     self._polling.cancel()
                     self._delivery.let_all_go()
         finally:
+            for watched in self._state:
+                self.report.dropped(watched, current_time())
             # Also when a cancellation that is pending ends the group: what the body raised comes first.
             if failure is not None:
                 raise failure
@@ -195,6 +195,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
             if job_id in self._state or self._delivery.end_of(job_id):
                 continue
             known = job if isinstance(job, InferenceJob) else None
+            self.report.added(job_id, known, model_identifier)
             self._publish(
                 self._state.add(
                     job_id, now, job=known, timeout=timeout, model_identifier=model_identifier
@@ -213,7 +214,8 @@ class InferenceWatcher(AsyncContextManagerMixin):
         """
         job_id = job_id_of(job)
         self._delivery.forget(job_id)
-        if self._state.discard(job_id):
+        if (watched := self._state.discard(job_id)) is not None:
+            self.report.dropped(watched, current_time())
             self._delivery.tell_news()
 
     def close(self) -> None:
@@ -359,17 +361,16 @@ class InferenceWatcher(AsyncContextManagerMixin):
         except NotOpen:
             raise
         except AnnoLabError as error:
-            self._log_failure(watched, error)
-            self._publish(self._state.failed(watched, current_time(), error))
+            now = current_time()
+            self.report.failed(watched, error, now)
+            self._publish(self._state.failed(watched, now, error))
+            if watched.is_repeat and watched.job_id in self._state:
+                self.report.put_back(watched, error, watched.delay)
         else:
-            self._publish(self._state.answered(watched, current_time(), reply))
-
-    def _log_failure(self, watched: Watched, error: AnnoLabError) -> None:
-        level = logging.DEBUG
-        if isinstance(error, InvalidResponse) and current_time() >= self._quiet_until:
-            level = logging.WARNING
-            self._quiet_until = current_time() + _SECONDS_BETWEEN_WARNINGS
-        _log.log(level, "Poll of job %d failed: %s", watched.job_id, error)
+            now = current_time()
+            self._publish(self._state.answered(watched, now, reply))
+        if now >= self.report.line_due:
+            self.report.line(now, self.stats)
 
     async def _end_overdue_jobs(self) -> None:
         while True:
@@ -380,8 +381,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
     def _publish(self, transition: Transition | None) -> None:
         if transition is not None:
             self._delivery.publish(transition)
-            if transition.error is not None:
-                _log.warning("%s", transition.error)
+            self.report.changed(transition)
 
 
 def _flat(

@@ -13,6 +13,7 @@ import pytest
 from attrs import define
 
 from annolab_async import Backoff, FixedInterval, InferenceJob, InferenceWatcher, Outcome, _watcher
+from annolab_async._hooks import NO_HOOKS
 from annolab_async._limits import Throttle, Turnstile
 from annolab_async._records import StatusReply
 from annolab_async._retry import RetryBudget, RetryPolicy
@@ -66,6 +67,7 @@ class ScriptedSource:
     def __init__(self, random: Random, permits: int, rate: float | None) -> None:
         self.retry = RetryPolicy(first=random.choice([0.01, 0.5]), cap=random.choice([1, 30]))
         self.budget = RetryBudget()
+        self.hooks = NO_HOOKS
         self.turns = Turnstile(random.choice([1, 4, 100]), Throttle())
         self.watches: dict[int, Watch] = {}
         self.faults: list[str] = []

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     Answer = tuple[int, Mapping[str, str], bytes, str | None]
     Phases = tuple[float, float, float, float]
 
-__all__ = ["AiohttpLines", "ClientLines", "Line", "Lines", "NativeLines", "is_behind_proxy"]
+__all__ = [
+    "AiohttpLines",
+    "ClientLines",
+    "Line",
+    "Lines",
+    "NativeLines",
+    "is_behind_proxy",
+    "with_more",
+]
 
 # Servers and load balancers commonly keep an idle connection for 60 s.
 _KEEP_ALIVE_SECONDS: Final = 55.0
@@ -41,8 +49,13 @@ _OK: Final = range(200, 300)
 class Line(Protocol):
     """A way to the server, for one read at a time."""
 
-    async def read(self, path: str) -> Answer:
-        """Return the answer to a GET request; after an error or a cancellation the line is broken."""
+    async def read(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """Return the answer to a GET request; after an error or a cancellation the line is broken.
+
+        Args:
+            path: what to ask for.
+            headers: what to send besides the headers of every request.
+        """
         ...
 
     async def release(self) -> None:
@@ -60,6 +73,15 @@ class Lines(Protocol):
     def open(self) -> Line:
         """Return a new line; it connects when it is first used."""
         ...
+
+
+def with_more(ours: httpx.Headers, more: Mapping[str, str] | None) -> httpx.Headers:
+    """Return our headers with others besides; ours themselves if there are none."""
+    if not more:
+        return ours
+    headers = ours.copy()
+    headers.update(more)
+    return headers
 
 
 def is_behind_proxy() -> bool:
@@ -112,8 +134,10 @@ class _TransportLine:
     def __init__(self, transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> None:
         self._transport = transport
         self._request = request
+        self._headers = request.headers  # with those that httpx adds
 
-    async def read(self, path: str) -> Answer:
+    async def read(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        self._request.headers = with_more(self._headers, headers)
         # httpcore's extension takes the place of the URL's path: parsing a URL costs more than the rest of this.
         self._request.extensions["target"] = path.encode("ascii")
         response = await self._transport.handle_async_request(self._request)
@@ -161,14 +185,14 @@ class _ClientLine:
         self._response: Any = None  # whose connection is still held
         self._is_whole = False
 
-    async def read(self, path: str) -> Answer:
+    async def read(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         self._response, self._is_whole = None, False
         # Built anew each time: a request once built does not follow the client's headers and cookies.
         progress = Progress()
         request = self._client.build_request(
             "GET",
             self._origin + path,
-            headers=self._headers,
+            headers=with_more(self._headers, headers),
             timeout=self._phases,
             extensions={"trace": progress.trace},
         )
@@ -256,13 +280,13 @@ class _AiohttpLine:
         self._session = session
         self._origin = origin
 
-    async def read(self, path: str) -> Answer:
+    async def read(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         plain, _, query = path.partition("?")
         # Already encoded, and cheaper than parsing the whole.
         url = self._origin.with_path(plain, encoded=True)
         if query:
             url = self._origin.join(type(url)(path, encoded=True))
-        async with self._session.get(url, allow_redirects=False) as response:
+        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
             if plain_length(response.headers) is not None:
                 return response.status, response.headers, await response.read(), None
             return await _received(response.status, response.headers, response.content.iter_any())

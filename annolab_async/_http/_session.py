@@ -28,7 +28,7 @@ from annolab_async._http._faults import (
     scrubbed,
 )
 from annolab_async._http._given import check_client, is_stock, pool_size
-from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines
+from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines, with_more
 from annolab_async._http._origins import path_within
 from annolab_async._http._parts import OnePart, take_in
 from annolab_async._http._quiet import CURRENT_KEY, quieten
@@ -37,7 +37,7 @@ from annolab_async._replies import Reply
 from annolab_async.errors import AnnoLabError, ConfigurationError, InvalidResponse, NotOpen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from annolab_async._http._given import HttpClient
     from annolab_async._http._lines import Answer, Line, Lines
@@ -163,7 +163,9 @@ class HttpSession(AsyncContextManagerMixin):
             while self._idle:
                 await self._idle.pop().aclose()
 
-    async def get(self, path: str, read: Callable[[Reply], T]) -> T:
+    async def get(
+        self, path: str, read: Callable[[Reply], T], headers: Mapping[str, str] | None = None
+    ) -> T:
         """Send a GET request, on a kept connection if there is one, and return what its answer says.
 
         Redirects are followed within the server's origin, and nowhere else.
@@ -172,6 +174,7 @@ class HttpSession(AsyncContextManagerMixin):
             path: what to ask for.
             read: takes the answer. When it raises InvalidResponse, the connection is not used again: the answer may
                 have been another's, and the next one would be, too.
+            headers: what to send besides our own headers.
 
         Raises:
             RequestNotSent, NoResponse, NotOpen
@@ -184,7 +187,7 @@ class HttpSession(AsyncContextManagerMixin):
         fault: Exception = TimeoutError(f"after {self._timeout:g} s")
         try:
             with scope:
-                result = await self._follow(path, read)
+                result = await self._follow(path, read, headers)
                 if not isinstance(result, _Failed):
                     return result
                 failure = result.error
@@ -204,7 +207,9 @@ class HttpSession(AsyncContextManagerMixin):
             return read(reply)
         raise error_of(fault, method="GET", path=path) from fault
 
-    async def _follow(self, path: str, read: Callable[[Reply], T]) -> T | _Failed:
+    async def _follow(
+        self, path: str, read: Callable[[Reply], T], headers: Mapping[str, str] | None
+    ) -> T | _Failed:
         target = self._prefix + path
         moves = 0
 
@@ -220,31 +225,45 @@ class HttpSession(AsyncContextManagerMixin):
                 # Raised where no local variable holds the answer: some tools show those with a traceback.
                 return _Failed(error.with_traceback(None))
 
-        while isinstance(result := await self._ask(target, take), _Moved):
+        while isinstance(result := await self._ask(target, take, headers), _Moved):
             target = result.target
             moves += 1
         return result
 
-    async def _ask(self, target: str, take: Callable[[Answer], T]) -> T:
+    async def _ask(
+        self, target: str, take: Callable[[Answer], T], headers: Mapping[str, str] | None
+    ) -> T:
         is_kept = bool(self._idle)
         line = self._idle.pop() if is_kept else self._lines.open()
         try:
-            return await self._ask_apart(line, target, take)
+            return await self._ask_apart(line, target, take, headers)
         except Exception as fault:
             # The server may have closed a kept connection just before: that is no failure yet.
             if not (is_kept and may_be_stale(fault) and self._is_open):
                 raise
-        return await self._ask_apart(self._lines.open(), target, take)
+        return await self._ask_apart(self._lines.open(), target, take, headers)
 
-    async def _ask_apart(self, line: Line, target: str, take: Callable[[Answer], T]) -> T:
+    async def _ask_apart(
+        self,
+        line: Line,
+        target: str,
+        take: Callable[[Answer], T],
+        headers: Mapping[str, str] | None,
+    ) -> T:
         if self._given_client is None:  # each of our own lines closes all that it has
-            return await self._ask_on(line, target, take)
-        return await apart(partial(self._ask_on, line, target, take))
+            return await self._ask_on(line, target, take, headers)
+        return await apart(partial(self._ask_on, line, target, take, headers))
 
-    async def _ask_on(self, line: Line, target: str, take: Callable[[Answer], T]) -> T:
+    async def _ask_on(
+        self,
+        line: Line,
+        target: str,
+        take: Callable[[Answer], T],
+        headers: Mapping[str, str] | None,
+    ) -> T:
         is_sound = False
         try:
-            answer = await line.read(target)
+            answer = await line.read(target, headers)
             result = take(answer)
             is_wrong = isinstance(result, _Failed) and isinstance(result.error, InvalidResponse)
             is_sound = self._is_open and answer[3] is None and not is_wrong
@@ -261,13 +280,20 @@ class HttpSession(AsyncContextManagerMixin):
         """Return what is to be told how far a submission has come."""
         return Progress(is_traced=self._is_traced)
 
-    async def post(self, path: str, body: bytes, progress: Progress) -> Reply:
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        progress: Progress,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
         """Send a JSON body in a POST request, once; return as much of the answer as has come.
 
         Args:
             path: where to.
             body: the JSON.
             progress: is told how far it has come, also if this is cancelled.
+            headers: what to send besides our own headers.
 
         Raises:
             RequestNotSent, NoResponse, NotOpen
@@ -279,7 +305,7 @@ class HttpSession(AsyncContextManagerMixin):
         token = CURRENT_KEY.set(self._key)
         try:
             with fail_after(self._timeout):
-                await apart(partial(self._exchange, path, body, progress, incoming))
+                await apart(partial(self._exchange, path, body, headers, progress, incoming))
         except Exception as error:  # noqa: BLE001  # whatever it was: what it proves about the batch comes first
             reply = _raised_reply(error, "POST", path)
             if (head := progress.redirect(error)) is not None:
@@ -295,14 +321,19 @@ class HttpSession(AsyncContextManagerMixin):
         raise error_of(fault, method="POST", path=path, progress=progress) from fault
 
     async def _exchange(
-        self, path: str, body: bytes, progress: Progress, incoming: Incoming
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        progress: Progress,
+        incoming: Incoming,
     ) -> None:
         client: Any = self._submit_client
         request = client.build_request(
             "POST",
             self._origin + self._prefix + path,
             content=body,
-            headers=self._write_headers,
+            headers=with_more(self._write_headers, headers),
             timeout=self._phases,
             extensions={"trace": progress.trace},
         )

@@ -58,7 +58,13 @@ class ThinRun(MemoryRun):
         return [self._moved(record, BatchState.SENDING, owner)]
 
     async def change(
-        self, record: BatchRecord, to: BatchState, *, owner: str, **news: Any
+        self,
+        record: BatchRecord,
+        to: BatchState,
+        *,
+        owner: str,
+        uncertainty: float | None = None,  # noqa: ARG002  # for the history
+        **news: Any,
     ) -> BatchRecord | None:
         await anyio.lowlevel.checkpoint()
         return self._moved(record, to, owner, **news)
