@@ -12,6 +12,10 @@ from annolab_async.cli._command import command, print_problem, quiet_pipes
 from annolab_async.cli._demo_command import demo
 from annolab_async.cli._problems import ExitStatus
 from annolab_async.cli._report import report
+from annolab_async.cli._resolve import resolve
+from annolab_async.cli._resume import resume
+from annolab_async.cli._run import run
+from annolab_async.cli._runs import runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,12 +62,12 @@ def annolab_async(
 
 _COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
     # `submit`, `status`, `watch` and `export` make up _ONE.
-    _MANY: [report],
+    _MANY: [run, resume, runs, resolve, report],
     _ONE: [],
     _LOCAL: [demo],
 }
-for _panel, _commands in _COMMANDS.items():
-    for _function in _commands:
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
         app.command(rich_help_panel=_panel)(command(_function))
 
 

@@ -57,6 +57,9 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
     )
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    # Its lines are folded to the terminal's width, not to the source's.
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    wrapped.__doc__ = "\n\n".join(text.replace("\n", " ") for text in paragraphs)
     wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
     return wrapped
 

@@ -56,6 +56,8 @@ _MENDS: Final[dict[type[AnnoLabError], str]] = {
     RequestNotSent: "Check --base-url and the network.",
 }
 
+_RUN_OPTION: Final = ('run="another name"', '--run "another name"')
+
 
 def problem_of(error: BaseException) -> Problem | None:
     """Return an error as people are told it; None if it is a fault of this program.
@@ -87,4 +89,4 @@ def _text_and_hint(error: AnnoLabError) -> tuple[str, str]:
         # Its text ends with its hint, in brackets.
         text, _, own = text.rpartition(" (") if text.endswith(")") else (text, "", "")
         hint = hint or own.removesuffix(")")
-    return text.removesuffix(hint).rstrip(), hint
+    return text.removesuffix(hint).rstrip(), hint.replace(*_RUN_OPTION)

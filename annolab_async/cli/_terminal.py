@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import unicodedata
+from io import StringIO
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -15,8 +16,6 @@ from annolab_async._secret import LINKS, ApiKey, key_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from rich.console import RenderableType
 
 __all__ = [
     "ERR",
@@ -85,34 +84,35 @@ def print_table(
     rows: Iterable[Sequence[object]],
     *,
     right: Sequence[str] = (),
-    on: Console = OUT,
+    whole: Sequence[str] = (),
 ) -> None:
-    """Print a table. Every cell is made safe.
+    """Print a table to stdout. Every cell is made safe.
 
     Args:
         columns: the heads of its columns; all empty for none.
         rows: the cells.
         right: the columns that are flush right, as numbers are.
-        on: where to.
+        whole: the columns whose cells are never folded.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(columns))
     for name in columns:
         table.add_column(
-            name.upper(), justify="right" if name in right else "left", overflow="fold"
+            name.upper(),
+            justify="right" if name in right else "left",
+            no_wrap=name in right or name in whole,
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*map(safe, row))
-    _print(table, on)
-
-
-def _print(what: RenderableType, on: Console) -> None:
-    if on.is_terminal:
-        on.print(what)
+    if OUT.is_terminal:
+        OUT.print(table)
         return
-    with on.capture() as captured:
-        on.print(what, width=_WIDE)
+    # A console's own width bounds what it prints.
+    wide = Console(markup=False, emoji=False, file=StringIO(), width=_WIDE)
+    with wide.capture() as captured:
+        wide.print(table)
     for line in captured.get().splitlines():
-        on.print(line.rstrip(), soft_wrap=True)
+        OUT.print(line.rstrip(), soft_wrap=True)
 
 
 def is_live() -> bool:
