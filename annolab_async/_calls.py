@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -31,11 +30,11 @@ _log: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class _Send(Protocol):
+class _Send(Protocol[T]):
     """Sends a request once."""
 
     async def __call__(
-        self, read: Callable[[Reply], T], headers: Mapping[str, str] | None, /
+        self, path: str, read: Callable[[Reply], T], headers: Mapping[str, str] | None, /
     ) -> T: ...
 
 
@@ -161,7 +160,7 @@ class Calls:
         if not (self._is_observed or _log.isEnabledFor(logging.DEBUG)):
             return self._get(path, read)
         request = RequestBegan(kind, "GET", self._origin, path, job_id, resends, export)
-        return self._observed(request, partial(self._get, path), read)
+        return self._observed(request, read, self._session.get)
 
     def post(
         self,
@@ -176,34 +175,26 @@ class Calls:
     ) -> Awaitable[T]:
         """Send a POST request once, whose turn it is, and return what its answer says; see :class:`HttpSession`."""
         request = RequestBegan(kind, "POST", self._origin, path, None, resends, export)
-        return self._observed(request, partial(self._post, path, body, progress), read)
 
-    async def _get(
-        self, path: str, read: Callable[[Reply], T], headers: Mapping[str, str] | None = None
-    ) -> T:
-        asked_at = current_time()
-        try:
-            return await self._session.get(path, read, headers)
-        except StatusError as error:
-            self._note(error, asked_at)
-            raise
-
-    async def _post(
-        self,
-        path: str,
-        body: bytes,
-        progress: Progress,
-        read: Callable[[Reply], T],
-        headers: Mapping[str, str] | None = None,
-    ) -> T:
-        asked_at = current_time()
-        try:
+        async def send(
+            path: str, read: Callable[[Reply], T], headers: Mapping[str, str] | None
+        ) -> T:
             return read(await self._session.post(path, body, progress, headers))
+
+        return self._observed(request, read, send)
+
+    async def _get(self, path: str, read: Callable[[Reply], T]) -> T:
+        asked_at = current_time()
+        try:
+            return await self._session.get(path, read)
         except StatusError as error:
             self._note(error, asked_at)
             raise
 
-    async def _observed(self, request: RequestBegan, send: _Send, read: Callable[[Reply], T]) -> T:
+    async def _observed(
+        self, request: RequestBegan, read: Callable[[Reply], T], send: _Send[T]
+    ) -> T:
+        # As a poll goes through here, too, if there are hooks: no coroutine and no clock more than it takes.
         hooks = self._hooks
         headers = None if hooks.request is None else hooks.request(request)
         status_code: int | None = None
@@ -216,9 +207,11 @@ class Calls:
 
         began = current_time()
         try:
-            return await send(noted, headers)
+            return await send(request.path, noted, headers)
         except BaseException as error:
             fault = error
+            if isinstance(error, StatusError):
+                self._note(error, began)
             raise
         finally:
             ended = RequestEnded(request, current_time() - began, status_code, fault)

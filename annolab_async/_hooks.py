@@ -207,15 +207,15 @@ class Hooks:
         listeners = self._listeners("on_request")
 
         def ask(request: RequestBegan) -> dict[str, str] | None:
-            headers: dict[str, str] = {}
+            headers: dict[str, str] | None = None
             for listener in listeners:
                 try:
                     if given := listener(request):
                         _check_headers(given)
-                        headers.update(given)
+                        headers = (headers or {}) | dict(given)
                 except Exception:  # noqa: BLE001  # likewise
                     self._note_fault(listener)
-            return headers or None
+            return headers
 
         return ask if listeners else None
 

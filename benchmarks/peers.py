@@ -33,7 +33,7 @@ from annolab_async._retry import RetryBudget
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from annolab_async import PollSchedule
+    from annolab_async import PollSchedule, RequestBegan, RequestEnded, WatchBegan
     from annolab_async._status_source import StatusSource
     from benchmarks.meter import Meter
 
@@ -91,7 +91,11 @@ async def _watch(
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(iterate)
-            await _enough(meter, lambda: watcher.stats.polls if is_ready() else 0)
+            # The first answer about each job is decoded, and a transition: that is not what most polls are.
+            await _enough(
+                meter,
+                lambda: watcher.stats.polls if is_ready() and watcher.stats.polls >= jobs else 0,
+            )
             tasks.cancel_scope.cancel()
 
 
@@ -101,6 +105,44 @@ def _ours(path: str = "", schedule: PollSchedule = AT_ONCE, **options: Any) -> R
             _KEY, base_url=base + path, max_connections=permits, **options
         ) as client:
             await _watch(client, meter, permits, jobs=JOBS, schedule=schedule)
+
+    return run
+
+
+class _Counting:
+    """A hook as users write them: it counts requests, and adds up how long they take."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.seconds = 0.0
+        self.jobs = 0
+
+    def on_request(self, request: RequestBegan, /) -> None:
+        """Count a request."""
+        self.requests += request.kind == "poll"
+
+    def on_request_end(self, ended: RequestEnded, /) -> None:
+        """Add up its time."""
+        self.seconds += ended.duration
+
+    def on_watch(self, watch: WatchBegan, /) -> None:
+        """Count a job."""
+        self.jobs += watch.inference_job_id > 0
+
+
+def _with_hooks(transport: str) -> Run:
+    return _ours(transport=transport, hooks=[_Counting()])
+
+
+def _with_opentelemetry(transport: str) -> Run:
+    async def run(meter: Meter, base: str, permits: int) -> None:
+        metrics = _module("opentelemetry.sdk.metrics")
+        reader = _module("opentelemetry.sdk.metrics.export").InMemoryMetricReader()
+        hooks = _module("annolab_async.otel").OpenTelemetryHooks(
+            tracer_provider=_module("opentelemetry.sdk.trace").TracerProvider(),
+            meter_provider=metrics.MeterProvider([reader]),
+        )
+        await _ours(transport=transport, hooks=[hooks])(meter, base, permits)
 
     return run
 
@@ -336,6 +378,14 @@ CONTENDERS: Final[Mapping[str, Contender]] = {
         "the default schedule, without its pauses",
         permits=_ONE,
     ),
+    **{
+        f"{name}, {what}": Contender(with_hooks(transport), note, permits=_ONE)
+        for name, transport in (("default install", "httpx"), ("aiohttp", "aiohttp"))
+        for what, with_hooks, note in (
+            ("hooks", _with_hooks, "hooks that count requests and add up their time"),
+            ("OpenTelemetry", _with_opentelemetry, "spans, metrics and traceparent, with the SDK"),
+        )
+    },
     "plain httpx": Contender(_plain("httpx"), "gather(get()), json()", permits=_FEW),
     "plain httpx2": Contender(_plain("httpx2"), "gather(get()), json()", permits=_FEW),
     "raw aiohttp": Contender(_raw_aiohttp, "a hand-written loop that only decodes JSON"),

@@ -94,6 +94,11 @@ _QUICK: Final = Effort(
         "aiohttp": (128,),
         "raw aiohttp": (128,),
         **{
+            f"{name}, {what}": (128,)
+            for name in ("default install", "aiohttp")
+            for what in ("hooks", "OpenTelemetry")
+        },
+        **{
             f"{jobs:,} jobs, {name}": (128,)
             for jobs in (_FEW, _MANY)
             for name in ("FixedInterval", "Predictive")
@@ -194,6 +199,15 @@ def _targets(costs: Costs, memory: dict[str, float]) -> list[Target]:
     targets += [
         Target("aiohttp / plain httpx, 128 at once", aiohttp / plain, 1 / 12),
         Target("aiohttp / raw aiohttp, 128 at once", aiohttp / raw, 1.5),
+    ]
+    targets += [
+        Target(
+            f"{name}, {what} / {name}, 128 at once",
+            costs[f"{name}, {what}", "asyncio"][_AT] / costs[name, "asyncio"][_AT],
+            1.1,
+        )
+        for name in ("default install", "aiohttp")
+        for what in ("hooks", "OpenTelemetry")
     ]
     for name in ("FixedInterval", "Predictive"):
         many, few = (costs[f"{jobs:,} jobs, {name}", "asyncio"][_AT] for jobs in (_MANY, _FEW))

@@ -11,6 +11,7 @@ from annolab_async import __version__
 from annolab_async.cli._command import command, print_problem, quiet_pipes
 from annolab_async.cli._demo_command import demo
 from annolab_async.cli._problems import ExitStatus
+from annolab_async.cli._report import report
 from annolab_async.cli._resolve import resolve
 from annolab_async.cli._resume import resume
 from annolab_async.cli._run import run
@@ -60,8 +61,8 @@ def annolab_async(
 
 
 _COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
-    # `report` goes behind `resolve`; `submit`, `status`, `watch` and `export` make up _ONE.
-    _MANY: [run, resume, runs, resolve],
+    # `submit`, `status`, `watch` and `export` make up _ONE.
+    _MANY: [run, resume, runs, resolve, report],
     _ONE: [],
     _LOCAL: [demo],
 }
