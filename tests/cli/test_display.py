@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from annolab_async import BatchRecord, BatchState, FanOutSummary, RetryPlanned
-from annolab_async.cli import _app, _display, _go_on
+from annolab_async.cli import _app, _go_on, _terminal
 from annolab_async.cli._display import Display, Traffic
 from annolab_async.cli._go_on import OnError, Way
 from annolab_async.cli._problems import ExitStatus
@@ -165,7 +165,7 @@ async def test_the_display_is_redrawn_with_the_latest_trouble(
 ) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, markup=False, emoji=False)
-    monkeypatch.setattr(_display, "ERR", console)
+    monkeypatch.setattr(_terminal, "ERR", console)
     traffic = Traffic()
     run = Run(a_summary({BatchState.FINISHED: 3, BatchState.PLANNED: 1}, is_planned=is_planned))
     with Display(as_run(run), traffic, is_live=True) as display:
