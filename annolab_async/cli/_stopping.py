@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from anyio import create_task_group, open_signal_receiver
+from anyio import create_task_group, current_time, open_signal_receiver
 
 from annolab_async.errors import NotOpen
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
     from annolab_async import FanOut
 
-__all__ = ["Stopping"]
+__all__ = ["ONE_PRESS_SECONDS", "Stopping"]
 
+# Who starts programs for others may pass a signal on that the terminal has sent to all of them: that is one, not two.
+ONE_PRESS_SECONDS: Final = 0.1
 _FIRST: Final = "Stopping: nothing more is sent, and what is open has {:g} s to be answered. Ctrl-C stops at once."
 _SECOND: Final = "Stopping at once: what was sent and not answered will be unknown."
 
@@ -47,10 +50,14 @@ class Stopping:
         Args:
             scope: what is cancelled when there is no run yet.
         """
-        # After the second, signals are the system's again: a third one kills.
+        # After the second there is nothing left to wait for but the ledger, which takes seconds at most.
+        last = -math.inf
         with open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with create_task_group() as tasks:
                 async for _ in signals:
+                    if (now := current_time()) - last < ONE_PRESS_SECONDS:
+                        continue
+                    last = now
                     self.signals += 1
                     if self.run is None:
                         self._say("Stopping.")
@@ -58,10 +65,9 @@ class Stopping:
                     elif self.signals == 1:
                         self._say(_FIRST.format(self._seconds))
                         tasks.start_soon(self._drain, self.run, self._seconds)
-                    else:
+                    elif self.signals == 2:  # noqa: PLR2004
                         self._say(_SECOND)
                         tasks.start_soon(self._drain, self.run, 0)
-                        break
 
     @staticmethod
     async def _drain(run: FanOut, seconds: float) -> None:

@@ -8,10 +8,12 @@ import shlex
 import signal
 import sqlite3
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from annolab_async.cli._stopping import ONE_PRESS_SECONDS
 from annolab_async.emulator import Faults
 from tests.cli.conftest import PLAN, MakePlace, Place
 from tests.cli.terminal import CTRL_C, PROGRAM, OnTerminal, settings, until
@@ -186,6 +188,7 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_what_is_open_unknown(
             until(lambda: place.emulator.stats.submits == 4)
             shown.press(CTRL_C)
             shown.read_until("Stopping: ")
+            time.sleep(ONE_PRESS_SECONDS)  # what comes sooner is the same press
             shown.press(CTRL_C)
             assert shown.wait() == 1, "nothing is open any more, and nothing is known"
         assert "Stopping at once" in shown.shown
