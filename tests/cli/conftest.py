@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -40,6 +41,12 @@ class Place:
     @property
     def env(self) -> dict[str, str]:
         return {"ANNOLAB_API_KEY": KEY, "ANNOLAB_BASE_URL": self.base_url}
+
+    @contextmanager
+    def database(self) -> Generator[sqlite3.Connection]:
+        """Open the ledger as what it is; each statement is a transaction."""
+        with closing(sqlite3.connect(self.folder / "run.db", isolation_level=None)) as database:
+            yield database
 
     def call(
         self, *arguments: str, env: Mapping[str, str] | None = None, given: str | bytes = ""

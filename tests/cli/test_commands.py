@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -174,7 +173,7 @@ def test_a_ledger_without_runs_and_one_of_something_else_are_told(place: Place) 
 
 
 def change(place: Place, *statements: str) -> None:
-    with sqlite3.connect(place.folder / "run.db") as database:
+    with place.database() as database:
         for statement in statements:
             database.execute(statement)
 

@@ -6,10 +6,9 @@ import json
 import os
 import shlex
 import signal
-import sqlite3
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,9 +16,6 @@ from annolab_async.cli._stopping import ONE_PRESS_SECONDS
 from annolab_async.emulator import Faults
 from tests.cli.conftest import PLAN, MakePlace, Place
 from tests.cli.terminal import CTRL_C, PROGRAM, OnTerminal, settings, until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.sockets
 
@@ -33,8 +29,8 @@ def summary_of(stdout: str) -> dict[str, Any]:
     return last
 
 
-def states_in(folder: Path) -> list[str]:
-    with sqlite3.connect(folder / "run.db") as database:
+def states_in(place: Place) -> list[str]:
+    with place.database() as database:
         return [state for (state,) in database.execute("SELECT state FROM annolab_batches")]
 
 
@@ -171,7 +167,7 @@ def test_ctrl_c_once_drains_and_names_the_command_that_goes_on(
         assert "Stopping: nothing more is sent" in shown.shown
         assert b"\x1b[" in shown.raw
         assert "of 40 sources" in shown.shown
-        assert "sending" not in states_in(place.folder)
+        assert "sending" not in states_in(place)
         command = "annolab-async resume --max-in-flight 4 --job-timeout 90 --run 'a b'"
         assert command in shown.shown
         done = place.call(*shlex.split(command)[1:])
@@ -192,7 +188,7 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_what_is_open_unknown(
             shown.press(CTRL_C)
             assert shown.wait() == 1, "nothing is open any more, and nothing is known"
         assert "Stopping at once" in shown.shown
-        assert states_in(place.folder) == ["unknown"] * 4
+        assert states_in(place) == ["unknown"] * 4
 
 
 def test_sigterm_drains(make_place: MakePlace) -> None:
@@ -217,7 +213,7 @@ def test_sigterm_drains(make_place: MakePlace) -> None:
         summary = json.loads(out.splitlines()[-1])
         assert summary["is_stopped"]
         assert summary["next"] == ["annolab-async resume"]
-        assert "sending" not in states_in(place.folder)
+        assert "sending" not in states_in(place)
 
 
 def test_killed_and_resumed_every_source_is_in_one_job(make_place: MakePlace) -> None:
@@ -235,7 +231,7 @@ def test_killed_and_resumed_every_source_is_in_one_job(make_place: MakePlace) ->
 def test_an_interrupt_before_the_run_is_open_sends_nothing(place: Place) -> None:
     # Whoever writes to the ledger makes all others wait.
     place.call("run", "1", *PLAN)
-    with sqlite3.connect(place.folder / "run.db", isolation_level=None) as database:
+    with place.database() as database:
         database.execute("BEGIN IMMEDIATE")
         with place.on_terminal("run", "1", *PLAN) as shown:
             until(shown.catches_sigterm)
@@ -281,7 +277,7 @@ def test_an_output_that_nobody_reads_stops_the_run_in_silence(
             err = process.stderr.read()
         assert process.returncode == 141
         assert not err
-        assert "sending" not in states_in(place.folder)
+        assert "sending" not in states_in(place)
 
 
 def test_progress_without_a_terminal_comes_in_lines(make_place: MakePlace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -228,7 +227,7 @@ def test_a_hostile_service_writes_nothing_raw_to_a_terminal(make_place: MakePlac
 @pytest.mark.sockets
 def test_a_hostile_ledger_writes_nothing_raw_to_a_terminal(place: Place) -> None:
     place.call("run", "1", *PLAN)
-    with sqlite3.connect(place.folder / "run.db") as database:
+    with place.database() as database:
         database.execute("UPDATE annolab_runs SET name = ?", ("\x1b[31m\u202erun",))
         database.execute("UPDATE annolab_batches SET state = 'unknown', error = ?", ("\x9b2J",))
     done = place.call("runs")
