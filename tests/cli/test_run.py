@@ -10,6 +10,7 @@ import subprocess
 import time
 from typing import Any
 
+import anyio
 import pytest
 
 from annolab_async.cli._stopping import ONE_PRESS_SECONDS
@@ -312,3 +313,33 @@ def test_a_dumb_terminal_gets_plain_lines(place: Place) -> None:
         assert plain.wait() == 0
     assert b"\x1b[" in colourful.raw
     assert b"\x1b" not in plain.raw
+
+
+def test_what_the_service_refuses_for_all_ends_the_run_with_what_it_said(place: Place) -> None:
+    done = place.call("run", *map(str, range(1, 31)), *PLAN[:-1], "No Such", "--batch-size", "1")
+    assert done.returncode == 1
+    assert "error: POST /v1/infer/batch answered " in done.stderr
+    assert "annolab-async resume" in done.stderr
+
+
+def test_of_many_failed_batches_the_first_are_named(make_place: MakePlace) -> None:
+    with make_place(error_share=1.0) as place:
+        done = place.call("run", *map(str, range(1, 13)), *PLAN, "--batch-size", "1")
+    assert done.returncode == 1
+    assert done.stdout.count(" errored, sources ") == 10
+    assert "and 2 batches more failed\n" in done.stdout
+
+
+def test_a_batch_that_somebody_else_resolves_meanwhile_is_told(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_place(faults=Faults(reset=0.99999, seed=1)) as place:
+        place.call("run", "1", *PLAN)
+
+        async def nothing_to_change(*_: object, **__: object) -> None:
+            await anyio.lowlevel.checkpoint()
+
+        monkeypatch.setattr("annolab_async.ledger._sql.SqlRun.change", nothing_to_change)
+        done = place.call("resolve", "1", "--resend")
+    assert done.returncode == 1
+    assert "Batch 1 was resolved by somebody else meanwhile." in done.stderr
