@@ -9,7 +9,7 @@ import sys
 import traceback
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import anyio
 import typer
@@ -124,7 +124,8 @@ def missing_library(error: BaseException) -> str | None:
 def is_broken_pipe(error: BaseException) -> bool:
     """Return whether an error is that whatever read the output is gone."""
     if isinstance(error, BaseExceptionGroup):
-        return all(map(is_broken_pipe, error.exceptions))
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(map(is_broken_pipe, group.exceptions))
     return isinstance(error, BrokenPipeError) and error.filename is None
 
 

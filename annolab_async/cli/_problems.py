@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, cast
 
 from annolab_async.errors import (
     AnnoLabError,
@@ -65,8 +65,9 @@ def problem_of(error: BaseException) -> Problem | None:
     Args:
         error: whatever a command has raised.
     """
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return problem_of(group.exceptions[0]) if len(group.exceptions) == 1 else None
     if isinstance(error, Problem):
         return error
     if isinstance(error, AnnoLabError):
