@@ -220,9 +220,8 @@ async def test_a_job_that_two_watch_is_one_span(telemetry: Telemetry) -> None:
             first.discard(job)
             await anyio.sleep(1)
             first.add(job)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(first.wait, job)
-                tasks.start_soon(second.wait, job)
+            await first.wait(job)
+            await second.wait(job)
     (span,) = telemetry.spans("annolab.job")
     assert has(span, annolab__job__outcome="finished")
     assert telemetry.points("annolab.client.active_jobs") == {key(): 0}
