@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt --build-constraint constraints.txt
-SOURCES := annolab_async benchmarks tests
+SOURCES := _annolab_async_pytest.py annolab_async benchmarks docs/examples tests
 
 .PHONY: help demo test lint types pytest format bench bench-quick clean
 .DEFAULT_GOAL := help
@@ -27,7 +27,7 @@ types: $(VENV)/dev.ready ## mypy --strict and pyright strict
 	$(BIN)/basedpyright
 
 pytest: $(VENV)/dev.ready ## the tests, with branch coverage (ARGS="-k watcher" to choose)
-	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term -rs $(ARGS)
 
 format: $(VENV)/dev.ready ## let ruff put the code in order
 	$(BIN)/ruff check --fix-only $(SOURCES)
@@ -60,7 +60,7 @@ $(VENV)/demo.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable '.[aiohttp,arrow,cli,emulator,ledger,otel,pandas,postgres]' --group dev
+	$(INSTALL) --editable '.[aiohttp,arrow,cli,emulator,ledger,otel,pandas,postgres,report,testing]' --group dev
 	@touch $@ $(VENV)/demo.ready
 
 $(VENV)/bench.ready: pyproject.toml constraints.txt | $(BIN)/python

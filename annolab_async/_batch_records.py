@@ -138,6 +138,8 @@ class BatchChange:
         owner: who made the change.
         inference_job_id, status, error: as they were after it.
         at: when, in UTC.
+        uncertainty: seconds since the poll before the one that saw it: by so much it may be older; None if no poll
+            did, or it was not noted.
     """
 
     number: int
@@ -149,6 +151,7 @@ class BatchChange:
     status: str | None
     error: str | None
     at: datetime
+    uncertainty: float | None = None
 
 
 def changed(
@@ -249,7 +252,9 @@ def split_parts(
     ]
 
 
-def history_entry(before: BatchRecord, after: BatchRecord, owner: str) -> BatchChange:
+def history_entry(
+    before: BatchRecord, after: BatchRecord, owner: str, uncertainty: float | None = None
+) -> BatchChange:
     """Return what a change leaves in a batch's history."""
     return BatchChange(
         number=after.number,
@@ -261,4 +266,5 @@ def history_entry(before: BatchRecord, after: BatchRecord, owner: str) -> BatchC
         status=after.status,
         error=after.error,
         at=after.updated_at,
+        uncertainty=uncertainty,
     )

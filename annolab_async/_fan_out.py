@@ -21,20 +21,22 @@ from annolab_async._fan_out_options import check_options
 from annolab_async._fan_out_work import RunWork
 from annolab_async._owners import own_name
 from annolab_async._records import is_positive
-from annolab_async._results import RunExport, results_of, sources_of
+from annolab_async._results import export_of, results_of, sources_of
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
 from annolab_async.ledger import open_ledger
+from annolab_async.report import report_on
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable
 
     from annolab_async._batch_plan import BatchPlan
     from annolab_async._fan_out_state import FanOutSummary
-    from annolab_async._results import Results
+    from annolab_async._results import Results, RunExport
     from annolab_async._schedule import PollSchedule
     from annolab_async._sender import BatchClient
     from annolab_async.ledger import Ledger
+    from annolab_async.report import Report
 
 __all__ = ["FanOut"]
 
@@ -328,22 +330,15 @@ class FanOut(AsyncContextManagerMixin):
             ValueError, NotOpen
         """
         finished = [record async for record in self.batches(BatchState.FINISHED)]
-        plan, output = self._plan, self._plan.output_layer_identifier
-        if layers is None and isinstance(output, str):
-            layers = [output]
-        parts = [
-            await self._client.export(
-                group_name=plan.group_name,
-                project=plan.project_identifier,
-                source_ids=source_ids,
-                layers=layers,
-                include_annotation_types=include_annotation_types,
-                include_sources=include_sources,
-                include_text_bounds=include_text_bounds,
-            )
-            for source_ids in sources_of(finished, at_once=sources_at_once)
-        ]
-        return RunExport(parts)
+        return await export_of(
+            self._client,
+            self._plan,
+            sources_of(finished, at_once=sources_at_once),
+            layers=layers,
+            include_annotation_types=include_annotation_types,
+            include_sources=include_sources,
+            include_text_bounds=include_text_bounds,
+        )
 
     async def results(self) -> Results:
         """Return what the run has brought: for each source that has finished its annotations in the output layer.
@@ -358,6 +353,15 @@ class FanOut(AsyncContextManagerMixin):
         exports = await self.export()
         finished = [record async for record in self.batches(BatchState.FINISHED)]
         return await results_of(finished, exports, layer=self._plan.output_layer_identifier)
+
+    async def report(self) -> Report:
+        """Return what has become of the run until now, to be looked at: ``await report.save("report.html")``.
+
+        Raises:
+            LedgerError, NotOpen
+        """
+        self._check_open()
+        return await report_on(self._work.run)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Stop in good order: submit nothing more, let what is open be answered, write all down, end the iteration.

@@ -67,6 +67,7 @@ class RunWork:
         lease_seconds: after how long without a sign of life others may take over.
 
     Attributes:
+        run: the run in its ledger.
         books: how many batches are in which state, and which are in trouble.
         scribe: writes down what becomes of them.
         mailbox: what has yet to be told to who iterates.
@@ -90,7 +91,7 @@ class RunWork:
         lease_seconds: float,
     ) -> None:
         self._plan = plan
-        self._run = run
+        self.run = run
         self._watcher = watcher
         self._submits = max_concurrent_submits
         self._splits = splits
@@ -153,10 +154,10 @@ class RunWork:
     async def prepare(self) -> None:
         """Take over what those who are gone have left behind, and look at what there is."""
         held = (BatchState.SENDING, BatchState.SUBMITTED)
-        owners = {record.owner or "" async for record in self._run.batches(states=held)}
+        owners = {record.owner or "" async for record in self.run.batches(states=held)}
         for record in await self.scribe.take_over(of=[name for name in owners if is_gone(name)]):
             self.watch(record)
-        async for record in self._run.batches(states=_IN_TROUBLE):
+        async for record in self.run.batches(states=_IN_TROUBLE):
             self.books.keep(record)
             if record.state is BatchState.ERRORED:
                 self._split_later(record)
@@ -177,7 +178,7 @@ class RunWork:
 
     async def _leave_out_what_came_earlier(self) -> None:
         # What comes over time may come in another order each time.
-        async for record in self._run.batches():
+        async for record in self.run.batches():
             if record.number < FIRST_SPLIT_NUMBER:
                 self._cutter.leave_out(record.source_ids)
                 self._planned_earlier = record.number
@@ -209,9 +210,9 @@ class RunWork:
         batches = self._cutter.batches()
         if isinstance(batches, AsyncGenerator):
             async with aclosing(batches), aclosing(self._told(batches)) as told:
-                await self._run.plan(told, after=self._planned_earlier)
+                await self.run.plan(told, after=self._planned_earlier)
         else:
-            await self._run.plan(batches, after=self._planned_earlier)
+            await self.run.plan(batches, after=self._planned_earlier)
         self.is_planned = True
         await self.scribe.count()
         self._is_counted = True
@@ -269,7 +270,7 @@ class RunWork:
 
     def batches(self, states: Collection[BatchState] | None) -> AsyncGenerator[BatchRecord]:
         """Yield the run's batches as the ledger has them."""
-        return self._run.batches(states=states)
+        return self.run.batches(states=states)
 
     def batch_of(self, job_id: int) -> int | None:
         """Return the number of the batch whose job this is, None if it is not watched here."""
@@ -304,7 +305,9 @@ class RunWork:
         error = str(transition.error) if transition.error else None
         after = None
         with CancelScope(shield=True):
-            after = await self.scribe.change(record, to, status=status, error=error)
+            after = await self.scribe.change(
+                record, to, status=status, error=error, uncertainty=transition.uncertainty
+            )
         if after is not None and transition.outcome is None:
             self._of_job[transition.inference_job_id] = after
             return

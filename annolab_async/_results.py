@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from annolab_async._annotations import Annotation
+    from annolab_async._batch_plan import BatchPlan
     from annolab_async._batch_records import BatchRecord
     from annolab_async._download import DownloadProgress
     from annolab_async._exports import Export
     from annolab_async._reading import ReadingOptions
+    from annolab_async._sender import BatchClient
 
-__all__ = ["Results", "RunExport", "SourceResult", "results_of", "sources_of"]
+__all__ = ["Results", "RunExport", "SourceResult", "export_of", "results_of", "sources_of"]
 
 
 class RunExport:
@@ -120,6 +122,38 @@ class Results(Mapping[int, SourceResult]):
     def without_annotations(self) -> list[int]:
         """The ids of the sources in which the model found nothing."""
         return [result.source_id for result in self.values() if not result.annotations]
+
+
+async def export_of(
+    client: BatchClient,
+    plan: BatchPlan,
+    parts: Iterable[Sequence[int]],
+    *,
+    layers: Iterable[str] | None,
+    **include: bool,
+) -> RunExport:
+    """Have annotations exported that a run has made.
+
+    Args:
+        client: whose exports they are.
+        plan: the run's.
+        parts: the source ids of each export.
+        layers: the names of the layers; None for the output layer, as far as it has a name in the plan.
+        include: what else is to be in the files, as :meth:`AsyncInferenceClient.export` takes it.
+    """
+    output = plan.output_layer_identifier
+    if layers is None and isinstance(output, str):
+        layers = [output]
+    return RunExport([
+        await client.export(
+            group_name=plan.group_name,
+            project=plan.project_identifier,
+            source_ids=source_ids,
+            layers=layers,
+            **include,
+        )
+        for source_ids in parts
+    ])
 
 
 async def results_of(

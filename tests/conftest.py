@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blockbuster import blockbuster_ctx
 
-from tests.virtual_time import virtual_backend
+from annolab_async.testing import virtual_backend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from typer.testing import CliRunner
 
 from annolab_async import Outcome
-from annolab_async.cli import _app, _demo, main
+from annolab_async.cli import _demo, _demo_fan_out, main
 from annolab_async.cli._app import app
 
 SMALL = ["demo", "--batches", "30", "--batch-size", "2", "--workers", "30", "--error-share", "0.2"]
@@ -44,7 +44,7 @@ def no_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
         await checkpoint()
         return True
 
-    monkeypatch.setattr(_app, "run_fan_out_demo", nothing)
+    monkeypatch.setattr(_demo_fan_out, "run_fan_out_demo", nothing)
 
 
 def test_the_demo_tells_what_came_of_every_job() -> None:
@@ -143,7 +143,11 @@ def test_without_its_libraries_it_says_how_to_get_them(missing: str) -> None:
         f"import sys; sys.modules[{missing!r}] = None; from annolab_async.cli import main; main()"
     )
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, "demo"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 2
     assert "pip install 'annolab-async[cli,emulator,ledger]'" in done.stderr

@@ -18,8 +18,8 @@ from annolab_async._limits import Throttle, Turnstile
 from annolab_async._records import StatusReply
 from annolab_async._retry import RetryBudget, RetryPolicy
 from annolab_async.errors import JobLost, NotOpen, StatusError, WaitTimeout
+from annolab_async.testing import run_in_virtual_time
 from tests.service import task_count
-from tests.virtual_time import run_virtually
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -330,7 +330,7 @@ def test_whatever_happens_the_watcher_keeps_its_promises(
         if backend == "trio":
             monkeypatch.setattr("trio._core._run._r", Random(seed))
         try:
-            run_virtually(backend, Life(seed, backend).run)
+            run_in_virtual_time(Life(seed, backend).run, backend=backend)
         except BaseException as error:
             error.add_note(f"This is seed {seed} on {backend}.")
             raise

@@ -1,58 +1,100 @@
-"""The commands and their options."""
+"""The commands, in the order in which they are shown."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import mkdtemp
-from typing import Annotated, Final
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import anyio
 import typer
-from rich.console import Console
 
-from annolab_async.cli._demo import DemoPlan, run_demo
-from annolab_async.cli._demo_fan_out import run_fan_out_demo
+from annolab_async import __version__
+from annolab_async.cli._command import command, print_problem, quiet_pipes
+from annolab_async.cli._demo_command import demo
+from annolab_async.cli._problems import ExitStatus
+from annolab_async.cli._report import report
+from annolab_async.cli._resolve import resolve
+from annolab_async.cli._resume import resume
+from annolab_async.cli._run import run
+from annolab_async.cli._runs import runs
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_INTERRUPTED: Final = 130
+__all__ = ["app", "run_app"]
 
-app: Final = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+_MANY: Final = "Many sources"
+_ONE: Final = "Single batches"
+_LOCAL: Final = "To try it out"
+
+app: Final = typer.Typer(
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-@app.callback()
-def annolab_async() -> None:
-    """Run batches of inference on AnnoLab, and watch them to their ends."""
+def _print_version(is_asked: bool) -> None:  # noqa: FBT001  # typer calls it so
+    if is_asked:
+        print(f"annolab-async {__version__}")  # noqa: T201
+        raise typer.Exit
 
 
-@app.command()
-def demo(
-    batches: Annotated[int, typer.Option(min=1, help="How many batches to submit.")] = 300,
-    batch_size: Annotated[int, typer.Option(min=1, help="How many sources each has.")] = 8,
-    workers: Annotated[int, typer.Option(min=1, help="How many jobs AnnoLab runs at once.")] = 10,
-    error_share: Annotated[
-        float, typer.Option(min=0, max=1, help="The share of jobs that end with an error.")
-    ] = 0.03,
-    seed: Annotated[int, typer.Option(help="Where durations and errors come from.")] = 0,
+@app.callback(invoke_without_command=True)
+def annolab_async(
+    context: typer.Context,
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
+        ),
+    ] = False,
 ) -> None:
-    """Submit and watch batches against a local AnnoLab, over real HTTP; then kill a fan-out, and let it go on.
+    """Run models over sources on AnnoLab, batch by batch: watch them to their ends, and pay for none twice.
 
-    Exits with 0 if every job got exactly one outcome, and the right one, and every source exactly one job.
+    The key comes from the environment variable ANNOLAB_API_KEY. Exit status: 0 all finished, 1 some errored, lost or
+    unknown, 2 bad usage or input, 130 interrupted.
     """
-    plan = DemoPlan(
-        batches=batches,
-        batch_size=batch_size,
-        workers=workers,
-        error_share=error_share,
-        seed=seed,
-    )
-    console = Console(highlight=False, soft_wrap=True)
+    del version
+    if context.invoked_subcommand is None:
+        print(context.get_help())  # noqa: T201
+        raise typer.Exit(ExitStatus.USAGE)
+
+
+_COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
+    # `submit`, `status`, `watch` and `export` make up _ONE.
+    _MANY: [run, resume, runs, resolve, report],
+    _ONE: [],
+    _LOCAL: [demo],
+}
+for _panel, _functions in _COMMANDS.items():
+    for _function in _functions:
+        app.command(rich_help_panel=_panel)(command(_function))
+
+
+def run_app(arguments: list[str] | None = None) -> int:
+    """Run the command line; return its exit status.
+
+    Args:
+        arguments: what follows the program's name; None takes it from the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding lacks is shown as an escape, rather than nothing at all.
+        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+            reconfigure(errors="backslashreplace")
     try:
-        is_right = anyio.run(run_demo, plan, console)
-        # It stays: what came out is there to be looked at.
-        folder = Path(mkdtemp(prefix="annolab-demo-"))
-        is_right &= anyio.run(run_fan_out_demo, plan, folder, console)
-    except KeyboardInterrupt:
-        console.print("Interrupted; the local AnnoLab and its jobs are gone.")
-        raise typer.Exit(_INTERRUPTED) from None
-    raise typer.Exit(0 if is_right else 1)
+        status: Any = app(arguments, prog_name="annolab-async", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
+        return ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        quiet_pipes()
+        return ExitStatus.NO_READER
+    except Exception as error:
+        # An error of usage; which class that is of hangs on the version of typer.
+        if not hasattr(error, "format_message"):
+            raise
+        context: Any = getattr(error, "ctx", None)
+        path = getattr(context, "command_path", "annolab-async")
+        print_problem([error.format_message()], hint=f"{path} --help")
+        return ExitStatus.USAGE
+    return status or ExitStatus.FINISHED

@@ -13,6 +13,7 @@ except ModuleNotFoundError as exc:
     ) from exc
 
 from annolab_async.emulator._annotations import EmulatedAnnotation
+from annolab_async.emulator._bad_replies import BadReply
 from annolab_async.emulator._download_faults import BadDownload, DownloadFaults
 from annolab_async.emulator._downloads import DownloadRequest
 from annolab_async.emulator._export_records import (
@@ -23,9 +24,11 @@ from annolab_async.emulator._export_records import (
 )
 from annolab_async.emulator._faults import Fault, Faults, Mishap
 from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats, FinalStatus, Status
+from annolab_async.emulator._recording import RecordedRequest
 
 __all__ = [
     "BadDownload",
+    "BadReply",
     "DownloadFaults",
     "DownloadRequest",
     "EmulatedAnnotation",
@@ -41,5 +44,6 @@ __all__ = [
     "FinalExportStatus",
     "FinalStatus",
     "Mishap",
+    "RecordedRequest",
     "Status",
 ]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from annolab_async.emulator._bad_replies import Reply
     from annolab_async.emulator._faults import Draw
     from annolab_async.emulator._settings import Settings
     from annolab_async.emulator._state import RequestKind, ServiceState
@@ -56,26 +57,14 @@ def make_app(state: ServiceState, settings: Settings) -> Starlette:
 
     async def submit(request: Request) -> Response:
         body = await request.body()
-        answer, draw = state.receive(
-            request.headers.get("authorization"), body, now=settings.clock()
-        )
-        if draw is None:
-            return _respond(answer)
-        if draw.fault is not Fault.UNAVAILABLE:
-            return _Broken(_respond(answer), draw)
-        seconds = draw.retry_after
-        return _respond(answer, None if seconds is None else {"Retry-After": str(seconds)})
+        authorization = request.headers.get("authorization")
+        return await _send(state.receive(authorization, body, now=settings.clock()))
 
     async def poll(request: Request) -> Response:
         # The vendor's sample sends a body along: read it, or it would stay in the connection.
         await request.body()
-        return _respond(
-            state.poll(
-                request.headers.get("authorization"),
-                request.path_params["job_id"],
-                now=settings.clock(),
-            )
-        )
+        authorization, job_id = request.headers.get("authorization"), request.path_params["job_id"]
+        return await _send(state.asked(authorization, job_id, now=settings.clock()))
 
     app = Starlette(
         routes=[
@@ -125,6 +114,15 @@ def _desk_routes(state: ServiceState, settings: Settings) -> list[Route]:
     ]
 
 
+async def _send(reply: Reply) -> Response:
+    if reply.delay:
+        await anyio.sleep(reply.delay)
+    seconds = reply.retry_after
+    response = _respond(reply.answer, None if seconds is None else {"Retry-After": str(seconds)})
+    draw = reply.draw
+    return response if draw is None or draw.fault is Fault.UNAVAILABLE else _Broken(response, draw)
+
+
 class _Broken(Response):
     """An answer of which only a part is sent, or nothing, before its connection ends."""
 
@@ -141,7 +139,10 @@ class _Broken(Response):
             raise ConnectionResetError(f"the emulator breaks off on purpose: {fault}")
         if fault is Fault.TRUNCATED:
             data = _on_the_wire(self._whole)
-            connection.send(data[: max(1, int(len(data) * self._draw.fraction))])
+            cut_after = self._draw.cut_after
+            if cut_after is None:
+                cut_after = max(1, int(len(data) * self._draw.fraction))
+            connection.send(data[:cut_after])
         connection.end(is_reset=fault is Fault.RESET)
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -194,7 +195,8 @@ def _kind(scope: Scope) -> RequestKind:
 
 def _respond(answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
     # In ASCII: what was sent may hold half of a surrogate pair, which JSON allows and UTF-8 does not.
-    content = json.dumps(answer.body, separators=(",", ":"))
+    is_raw = isinstance(answer.body, bytes)
+    content = answer.body if is_raw else json.dumps(answer.body, separators=(",", ":"))
     return Response(content, answer.status_code, headers, media_type="application/json")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from annolab_async.emulator._app import make_app
 from annolab_async.emulator._downloads_app import make_downloads_app
 from annolab_async.emulator._export_records import Exports
+from annolab_async.emulator._recording import Recorder
 from annolab_async.emulator._settings import (
     DEFAULT_API_KEY,
     DEFAULT_DOWNLOADS_URL,
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
     from annolab_async.emulator._annotations import EmulatedAnnotation
+    from annolab_async.emulator._bad_replies import BadReply
     from annolab_async.emulator._download_faults import BadDownload, DownloadFaults
     from annolab_async.emulator._downloads import DownloadRequest
     from annolab_async.emulator._export_records import EmulatedExport
     from annolab_async.emulator._faults import Faults, Mishap
     from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats
+    from annolab_async.emulator._recording import RecordedRequest
 
 
 class Emulator:
@@ -69,6 +73,7 @@ class Emulator:
             second or less, no failures and an hour.
         download_faults: What goes wrong with downloads; None for nothing.
         downloads_url: Where the links of exports lead while no server serves them, without a slash at the end.
+        keep_requests: How many of the latest requests ``requests`` has.
         clock: Tells the time in seconds; ``anyio.current_time`` for tests in virtual time.
 
     Raises:
@@ -96,6 +101,7 @@ class Emulator:
         exports: Exports | None = None,
         download_faults: DownloadFaults | None = None,
         downloads_url: str = DEFAULT_DOWNLOADS_URL,
+        keep_requests: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = Settings(
@@ -117,17 +123,20 @@ class Emulator:
             exports=Exports() if exports is None else exports,
             download_faults=download_faults,
             downloads_url=downloads_url,
+            keep_requests=keep_requests,
             clock=clock,
         )
         self._state = ServiceState(self._settings)
-        self._app = make_app(self._state, self._settings)
+        self._recorder = Recorder(self._settings)
+        app = make_app(self._state, self._settings)
+        self._app = self._recorder.around(app) if keep_requests else app
         self._downloads = make_downloads_app(self._state.downloads, self._settings)
 
     def __repr__(self) -> str:
         return f"<Emulator workers={self._settings.workers} jobs={len(self._state.jobs)}>"
 
     @property
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """The ASGI app; works under asyncio and trio, in-process or behind a server."""
         return self._app
 
@@ -176,6 +185,55 @@ class Emulator:
             KeyError: There is no such job.
         """
         return self._state.jobs[job_id]
+
+    def script(self, job_id: int, statuses: Sequence[str] | Mapping[float, str]) -> None:
+        """Say what a job goes through, instead of what the queue would make of it. It then takes no worker.
+
+        Args:
+            job_id: The job's id. Ids count up from 1, so that the first job, say, can be told before there is one.
+            statuses: What each poll from now on is shown, or what is shown from which second after the submission on.
+                The last one stays. Any word will do, also one that no client knows.
+
+        Raises:
+            ValueError: These are no such statuses, or that is no id.
+        """
+        self._state.direct(job_id, statuses)
+
+    def plan_submits(self, *bad: BadReply | None) -> None:
+        """Decide what befalls the coming submissions, one after the other, ahead of what chance would bring.
+
+        Args:
+            bad: What goes wrong with each; None for nothing.
+        """
+        self._state.plans.add_submits(bad)
+
+    def plan_polls(self, *bad: BadReply | None, job_id: int | None = None) -> None:
+        """Decide what befalls the coming polls, one after the other.
+
+        Args:
+            bad: What goes wrong with each; None for nothing.
+            job_id: The job whose polls these are; None for those of any.
+        """
+        self._state.plans.add_polls(bad, job_id)
+
+    @property
+    def planned(self) -> int:
+        """How many of the planned bad replies have not happened yet."""
+        return len(self._state.plans)
+
+    def forget_plans(self) -> None:
+        """Plan nothing any more for submissions and polls: what has not happened yet will not."""
+        self._state.plans.clear()
+
+    @property
+    def requests(self) -> Sequence[RecordedRequest]:
+        """The latest requests, oldest first, as many as ``keep_requests`` says: a copy, without the key."""
+        return self._recorder.requests
+
+    @property
+    def api_key(self) -> str:
+        """The key that may do everything."""
+        return self._settings.api_key
 
     def predictions(self, job_id: int) -> Sequence[EmulatedAnnotation]:
         """Return the annotations that a job has made: none before its end, or if it ended badly.

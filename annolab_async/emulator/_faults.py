@@ -99,11 +99,13 @@ class Draw:
         fault: What.
         retry_after: Seconds that its 503 asks for; None if it names none, or there is none.
         fraction: At which part of its answer that breaks off, from 0 to below 1.
+        cut_after: After how many bytes instead; None where the fraction says it.
     """
 
     fault: Fault
     retry_after: int | None
     fraction: float
+    cut_after: int | None = None
 
 
 @frozen(kw_only=True)

@@ -6,6 +6,8 @@ from typing import Literal, TypeAlias
 
 from attrs import evolve, frozen
 
+from annolab_async._records import JobState
+
 Status: TypeAlias = Literal["Queued", "Running", "Finished", "Errored"]
 FinalStatus: TypeAlias = Literal["Finished", "Errored"]
 
@@ -15,7 +17,8 @@ class EmulatedJob:
     """A job as it truly is, and what pollers have been told of it.
 
     Times are seconds on the emulator's clock. They are settled when the job is submitted, so
-    ``started_at`` and ``ended_at`` may lie in the future.
+    ``started_at`` and ``ended_at`` may lie in the future; where a script says what each poll shows,
+    they are infinite until it has shown it.
 
     Attributes:
         inference_job_id: The job's id; ids count up from 1.
@@ -51,7 +54,7 @@ class EmulatedJob:
     ended_at: float
     final_status: FinalStatus
     polls: int = 0
-    statuses_shown: tuple[Status, ...] = ()
+    statuses_shown: tuple[str, ...] = ()
     terminal_answers: int = 0
 
     def status_at(self, now: float) -> Status:
@@ -66,14 +69,14 @@ class EmulatedJob:
             return "Running"
         return self.final_status
 
-    def shown(self, status: Status) -> EmulatedJob:
+    def shown(self, status: str) -> EmulatedJob:
         """Return the job with one more poll, answered with ``status``, on record."""
         news = () if status in self.statuses_shown else (status,)
         return evolve(
             self,
             polls=self.polls + 1,
             statuses_shown=self.statuses_shown + news,
-            terminal_answers=self.terminal_answers + (status == self.final_status),
+            terminal_answers=self.terminal_answers + JobState.of(status).is_terminal,
         )
 
 

@@ -40,10 +40,9 @@ _LAST_PORT = 65535
 class EmulatorServer(AsyncContextManagerMixin):
     """Serves an emulator on a real socket for as long as its block lasts.
 
-    ``async with EmulatorServer(emulator) as server:`` then talk to ``server.base_url``. It runs in
-    a thread of its own, so callers may use asyncio, trio or blocking code. Requests in flight when
-    the block ends are answered with 503. The downloads are served on a port of their own, hence another
-    origin, at ``server.downloads_url``.
+    ``async with EmulatorServer(emulator) as server:`` then talk to ``server.base_url``; blocking code says ``with``.
+    It runs in a thread of its own, whatever runs the caller. Requests in flight when the block ends are answered with
+    503. The downloads are served on a port of their own, hence another origin, at ``server.downloads_url``.
 
     Args:
         emulator: The emulator to serve.
@@ -73,6 +72,8 @@ class EmulatorServer(AsyncContextManagerMixin):
         self._ports = (port, downloads_port)
         self._base_url: str | None = None
         self._downloads_url: str | None = None
+        self._downloads_url_before = ""
+        self._serving: _ServingThread | None = None
 
     def __repr__(self) -> str:
         return f"<EmulatorServer {self._base_url or 'not serving'}>"
@@ -103,21 +104,45 @@ class EmulatorServer(AsyncContextManagerMixin):
             OSError: The address cannot be listened on.
             RuntimeError: The server did not start.
         """
-        # Looking up a host name blocks, hence the thread.
-        listeners = await anyio.to_thread.run_sync(_listen_on_all, self._host, self._ports)
-        url, downloads_url = (_url(self._host, each.getsockname()[1]) for each in listeners)
-        serving = _ServingThread(_by_port(self._emulator, listeners[1]), listeners)
-        downloads_url_before = self._emulator.downloads_url
         try:
-            await serving.start()
-            self._emulator.downloads_url = downloads_url
-            self._base_url, self._downloads_url = url, downloads_url
+            await _in_thread(self._start)
             yield self
         finally:
-            self._base_url = self._downloads_url = None
-            self._emulator.downloads_url = downloads_url_before
             with anyio.CancelScope(shield=True):
-                await serving.stop()
+                await _in_thread(self._stop)
+
+    def __enter__(self) -> Self:
+        """Listen and serve, as the ``async with`` block does, for blocking code.
+
+        Raises:
+            OSError: The address cannot be listened on.
+            RuntimeError: The server did not start.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        listeners = _listen_on_all(self._host, self._ports)
+        url, downloads_url = (_url(self._host, each.getsockname()[1]) for each in listeners)
+        self._serving = _ServingThread(_by_port(self._emulator, listeners[1]), listeners)
+        self._downloads_url_before = self._emulator.downloads_url
+        self._serving.start()
+        self._emulator.downloads_url = downloads_url
+        self._base_url, self._downloads_url = url, downloads_url
+
+    def _stop(self) -> None:
+        self._base_url = self._downloads_url = None
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            self._emulator.downloads_url = self._downloads_url_before
+            serving.stop()
 
 
 def _served(url: str | None) -> str:
@@ -196,15 +221,15 @@ class _ServingThread:
         # A daemon, so that an interpreter that exits in the middle of the block is not held up.
         self._thread = threading.Thread(target=self._run, name="annolab-emulator", daemon=True)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         self._thread.start()
-        await _in_thread(self._started.wait, START_SECONDS)
+        self._started.wait(START_SECONDS)
         if not self._server.started:
             raise RuntimeError("the emulator's server did not start") from self._failure
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         self._server.should_exit = True
-        await _in_thread(self._thread.join, STOP_SECONDS)
+        self._thread.join(STOP_SECONDS)
         if self._thread.is_alive():
             warnings.warn(
                 f"the emulator's server did not stop within {STOP_SECONDS:g} s",
@@ -251,9 +276,10 @@ async def _answer_when_cancelled(app: ASGIApp, scope: Scope, receive: Receive, s
         await response(scope, receive, send)
 
 
-async def _in_thread(function: Callable[[float], object], seconds: float) -> None:
-    # A limiter of its own: the default one may be used up by whoever waits for this server.
-    await anyio.to_thread.run_sync(function, seconds, limiter=anyio.CapacityLimiter(1))
+async def _in_thread(function: Callable[[], None]) -> None:
+    # Looking up a host name blocks, and so does waiting for a thread. A limiter of its own: the default one may be
+    # used up by whoever waits for this server.
+    await anyio.to_thread.run_sync(function, limiter=anyio.CapacityLimiter(1))
 
 
 def _listen_on_all(host: str, ports: Iterable[int]) -> list[socket.socket]:

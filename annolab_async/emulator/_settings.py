@@ -37,7 +37,7 @@ def _own_ids(ids: Any) -> Any:
 
 
 def _own_names(names: Any) -> Any:
-    return MappingProxyType(dict(names)) if _is_mapping(names) else names
+    return MappingProxyType(dict(names)) if is_mapping(names) else names
 
 
 @frozen(kw_only=True)
@@ -63,6 +63,7 @@ class Settings:
         exports: How long exports take, which fail, and how long their links are good.
         download_faults: What goes wrong with downloads; None for nothing.
         downloads_url: Where the links of exports lead, without a slash at the end.
+        keep_requests: How many of the latest requests are remembered.
         clock: Tells the time in seconds.
 
     Raises:
@@ -87,6 +88,7 @@ class Settings:
     exports: Exports = field(factory=Exports)
     download_faults: DownloadFaults | None = None
     downloads_url: str = DEFAULT_DOWNLOADS_URL
+    keep_requests: int = 0
     clock: Callable[[], float]
 
     def __attrs_post_init__(self) -> None:
@@ -109,8 +111,9 @@ class Settings:
             yield f"faults must be Faults(...) or None, not {self.faults!r}"
         for name in ("groups", "projects", "models", "layers"):
             yield from _names_faults(name, getattr(self, name))
-        if not is_int(self.most_predictions) or self.most_predictions < 0:
-            yield f"most_predictions must be an int of at least 0, not {self.most_predictions!r}"
+        for name in ("most_predictions", "keep_requests"):
+            if not is_int(value := getattr(self, name)) or value < 0:
+                yield f"{name} must be an int of at least 0, not {value!r}"
         if not isinstance(self.exports, Exports):
             yield f"exports must be Exports(...), not {self.exports!r}"
         if not isinstance(self.download_faults, DownloadFaults | None):
@@ -142,6 +145,11 @@ def is_base_url(value: Any) -> bool:
     return is_http and not value.endswith("/")
 
 
+def is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    """Tell whether a value is a mapping."""
+    return isinstance(value, Mapping)
+
+
 def _is_number(value: Any) -> bool:
     try:
         return (is_int(value) or isinstance(value, float)) and math.isfinite(value)
@@ -152,10 +160,6 @@ def _is_number(value: Any) -> bool:
 def _is_collection(value: Any) -> TypeGuard[Collection[Any]]:
     # A lone string is a collection of strings too, and surely a slip.
     return isinstance(value, Collection) and not isinstance(value, str)
-
-
-def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
-    return isinstance(value, Mapping)
 
 
 def _key_faults(api_key: Any, without_model_run: Any) -> Iterator[str]:
@@ -181,7 +185,7 @@ def _is_key(value: Any) -> bool:
 
 
 def _names_faults(what: str, names: Any) -> Iterator[str]:
-    if not _is_mapping(names) or not names:
+    if not is_mapping(names) or not names:
         yield f"{what} must be a non-empty mapping of names to ids"
         return
     for name, number in names.items():

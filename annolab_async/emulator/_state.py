@@ -11,6 +11,7 @@ import heapq
 import random
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from annolab_async.emulator._bad_replies import Plans, Reply
 from annolab_async.emulator._batch_body import find_targets, parse_body
 from annolab_async.emulator._bodies import Answer, Refused, parse_id
 from annolab_async.emulator._bulk import BulkDesk
@@ -21,15 +22,17 @@ from annolab_async.emulator._faults import Fault, Mishap
 from annolab_async.emulator._jobs import EmulatedJob, EmulatorStats, FinalStatus
 from annolab_async.emulator._predictions import Predictions
 from annolab_async.emulator._projects import Asked, ProjectDesk
+from annolab_async.emulator._scripts import Script
+from annolab_async.emulator._settings import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from annolab_async.emulator._faults import Draw
     from annolab_async.emulator._settings import Settings
 
 RequestKind: TypeAlias = Literal["submit", "poll", "other"]
 
+_UNPROCESSED = frozenset({Fault.UNAVAILABLE, Fault.RESET})
 _SIGMA = 0.25
 """Spread of the noise on durations: two jobs in three are within a quarter of the mean."""
 
@@ -44,6 +47,8 @@ class ServiceState:
     def __init__(self, settings: Settings) -> None:
         self.jobs: dict[int, EmulatedJob] = {}
         self.mishaps: list[Mishap] = []
+        self.scripts: dict[int, Script] = {}
+        self.plans = Plans()
         self.catalogue = Catalogue(settings)
         self.predictions = Predictions(settings, self.catalogue, self.jobs)
         self.projects = ProjectDesk(self.catalogue)
@@ -89,23 +94,24 @@ class ServiceState:
         if kind == "poll":
             self._polls_in_flight -= 1
 
-    def receive(
-        self, authorization: str | None, body: bytes, *, now: float
-    ) -> tuple[Answer, Draw | None]:
+    def receive(self, authorization: str | None, body: bytes, *, now: float) -> Reply:
         """Take on a job, unless something goes wrong with its submission.
 
         Args:
             authorization: The ``Authorization`` header; None if there was none.
             body: The request's body.
             now: Seconds on the emulator's clock.
-
-        Returns:
-            What to send back, and what goes wrong.
         """
         self._submissions += 1
         faults = self._settings.faults
         draw = faults.draw(self._submissions) if faults else None
-        if draw is not None and draw.fault in {Fault.UNAVAILABLE, Fault.RESET}:
+        bad = None
+        if submits := self.plans.submits:
+            bad = submits.popleft()
+            draw = bad.draw if bad else None
+        if (draw is not None and draw.fault in _UNPROCESSED) or not (
+            bad is None or bad.is_processed
+        ):
             answer = Answer(503, {"message": "the service is not available: try again later"})
         else:
             answer = self.submit(authorization, body, now=now)
@@ -116,7 +122,19 @@ class ServiceState:
                     fault=draw.fault, at=now, inference_job_id=job_id, retry_after=draw.retry_after
                 )
             )
-        return answer, draw
+        return bad.reply(answer) if bad else Reply(answer, draw, draw.retry_after if draw else None)
+
+    def asked(self, authorization: str | None, job_id: str, *, now: float) -> Reply:
+        """Tell a job's status, unless something goes wrong with the poll; then the job knows nothing of it.
+
+        Args:
+            authorization: The ``Authorization`` header; None if there was none.
+            job_id: The job's id as the path gives it.
+            now: Seconds on the emulator's clock.
+        """
+        bad = self.plans.for_poll(parse_id(job_id))
+        answer = self.poll(authorization, job_id, now=now, is_seen=bad is None or bad.is_answered)
+        return bad.reply(answer) if bad else Reply(answer)
 
     def submit(self, authorization: str | None, body: bytes, *, now: float) -> Answer:
         """Take on a job.
@@ -145,21 +163,29 @@ class ServiceState:
             },
         )
 
-    def poll(self, authorization: str | None, job_id: str, *, now: float) -> Answer:
+    def poll(
+        self, authorization: str | None, job_id: str, *, now: float, is_seen: bool = True
+    ) -> Answer:
         """Tell a job's status, and keep a record of having told it.
 
         Args:
             authorization: The ``Authorization`` header; None if there was none.
             job_id: The job's id as the path gives it.
             now: Seconds on the emulator's clock.
+            is_seen: Whether the answer will be seen. If not, there is no record of it.
         """
         try:
             self._check_key(authorization)
             job = self._find_job(job_id)
         except Refused as refused:
             return Answer(refused.status_code, {"message": refused.message})
-        status = job.status_at(now)
-        self.jobs[job.inference_job_id] = job.shown(status)
+        if script := self.scripts.get(job.inference_job_id):
+            status, job = script.shown(job, now)
+        else:
+            status = job.status_at(now)
+            job = job.shown(status)
+        if is_seen:
+            self.jobs[job.inference_job_id] = job
         return Answer(
             200,
             {
@@ -169,6 +195,24 @@ class ServiceState:
                 "sourceIds": list(job.source_ids),
             },
         )
+
+    def direct(self, job_id: int, statuses: object) -> None:
+        """Say what a job goes through: one that there is, or that will have this id.
+
+        Args:
+            job_id: The job's id.
+            statuses: What it shows, as for :class:`Script`.
+
+        Raises:
+            ValueError: These are no such statuses, or that is no id.
+        """
+        if not is_id(job_id):
+            raise ValueError(f"a job's id is an int from 1 up, not {job_id!r}")
+        job = self.jobs.get(job_id)
+        script = Script(statuses, job.polls if job else 0)
+        self.scripts[job_id] = script
+        if job:
+            self.jobs[job_id] = script.beginning(job)
 
     def ask(
         self, authorization: str | None, desk: Callable[[Asked], Answer], asked: Asked
@@ -210,7 +254,8 @@ class ServiceState:
         job_id = len(self.jobs) + 1
         seconds, final_status = self._fate(job_id, body.source_ids)
         started_at = max(now, self._free_at[0])
-        heapq.heapreplace(self._free_at, started_at + seconds)
+        if job_id not in self.scripts:  # those take no worker
+            heapq.heapreplace(self._free_at, started_at + seconds)
         job = EmulatedJob(
             inference_job_id=job_id,
             group_name=body.group_name,
@@ -226,7 +271,8 @@ class ServiceState:
             ended_at=started_at + seconds,
             final_status=final_status,
         )
-        self.jobs[job_id] = job
+        script = self.scripts.get(job_id)
+        self.jobs[job_id] = script.beginning(job) if script else job
         self.predictions.expect(job)
         return job
 

@@ -169,6 +169,7 @@ class MemoryRun:
         inference_job_id: int | None = None,
         status: str | None = None,
         error: str | None = None,
+        uncertainty: float | None = None,
     ) -> BatchRecord | None:
         """Bring a batch to another state; see :meth:`LedgerRun.change`."""
         await checkpoint()
@@ -183,7 +184,7 @@ class MemoryRun:
         )
         if not self._is_current(record, owner):
             return None
-        self._replace(record, after, owner)
+        self._replace(record, after, owner, uncertainty)
         return after
 
     async def split(
@@ -280,6 +281,12 @@ class MemoryRun:
         await checkpoint()
         return list(self._history.get(number, ()))
 
+    async def changes(self) -> AsyncGenerator[BatchChange]:
+        """Yield every change of every batch; see :meth:`LedgerRun.changes`."""
+        for number in sorted(self._history):
+            for change in await self.history(number):
+                yield change
+
     def _lease(self, owner: str, seconds: float) -> datetime:
         now = self._clock()
         self._leases[owner] = now + seconds
@@ -314,13 +321,19 @@ class MemoryRun:
         self._count(record, 1)
         heappush(self._to_claim, record.number)
 
-    def _replace(self, before: BatchRecord, after: BatchRecord, owner: str) -> None:
+    def _replace(
+        self,
+        before: BatchRecord,
+        after: BatchRecord,
+        owner: str,
+        uncertainty: float | None = None,
+    ) -> None:
         number = after.number
         if number >= FIRST_SPLIT_NUMBER:
             self._parts[number - FIRST_SPLIT_NUMBER] = after
         else:
             self._planned[number - 1] = after
-        self._history[number].append(history_entry(before, after, owner))
+        self._history[number].append(history_entry(before, after, owner, uncertainty))
         self._count(before, -1)
         self._count(after, 1)
         if after.state.is_held:

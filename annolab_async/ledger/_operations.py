@@ -6,7 +6,6 @@ committed: it then looks for its own ``change_id`` first.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +23,7 @@ from annolab_async._batch_records import (
 from annolab_async.ledger._plan import SENDER_IS_GONE, other_plan, other_sources, too_few
 from annolab_async.ledger._reads import batches_of, info_of, records
 from annolab_async.ledger._schema import batches, leases, runs, transitions
-from annolab_async.ledger._session import from_microseconds
+from annolab_async.ledger._session import from_microseconds, ids_as_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -113,7 +112,7 @@ def plan_chunk(
         .order_by(batches.c.number)
     ).all()
     for (number, source_ids), given in zip(here, chunk, strict=False):
-        if tuple(json.loads(source_ids)) != given:
+        if source_ids != ids_as_text(given):
             raise other_sources(where, run.name, number)
     if len(here) < len(chunk) and run.planned_batches is not None:
         raise other_plan(where, run.name)
@@ -246,6 +245,7 @@ class Change:
     to: BatchState
     owner: str
     values: Mapping[str, Any]
+    uncertainty: float | None = None
 
     def __call__(self, session: Session) -> BatchRecord | None:
         """Make this change alone; return the batch as it is then, None if it had moved on."""
@@ -285,7 +285,7 @@ def _change(session: Session, change: Change, versions: dict[int, int]) -> Batch
     if versions.get(before.number) != before.version:
         return None
     versions[before.number] = after.version
-    session.replace(change.run_id, before, after, change.owner)
+    session.replace(change.run_id, before, after, change.owner, change.uncertainty)
     return after
 
 

@@ -111,6 +111,7 @@ class LedgerRun(Protocol):
         inference_job_id: int | None = None,
         status: str | None = None,
         error: str | None = None,
+        uncertainty: float | None = None,
     ) -> BatchRecord | None:
         """Bring a batch from the state that a record of it shows to another.
 
@@ -121,6 +122,7 @@ class LedgerRun(Protocol):
             inference_job_id: its job; needed for SUBMITTED unless the record has it.
             status: the server's last word, if it is new.
             error: what went wrong, without secrets.
+            uncertainty: seconds by which the change may be older than its note, if that is known.
 
         Returns:
             The batch as it is now; None, and nothing is changed, if it has moved on since or is another owner's.
@@ -203,6 +205,10 @@ class LedgerRun(Protocol):
 
     async def history(self, number: int) -> Sequence[BatchChange]:
         """Return every change of a batch, oldest first."""
+        ...
+
+    def changes(self) -> AsyncGenerator[BatchChange]:
+        """Yield every change of every batch, by their numbers, then oldest first, read in pages."""
         ...
 
 

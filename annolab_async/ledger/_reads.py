@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     from annolab_async.ledger._session import Session
 
-__all__ = ["batches_of", "counts", "get", "history", "info_of", "list_runs", "page", "records"]
+__all__ = [
+    "batches_of",
+    "changes",
+    "counts",
+    "get",
+    "history",
+    "info_of",
+    "list_runs",
+    "page",
+    "records",
+]
 
 
 def list_runs(session: Session) -> list[RunInfo]:
@@ -75,20 +85,41 @@ def history(session: Session, *, run_id: int, number: int) -> list[BatchChange]:
         .where(transitions.c.run_id == run_id, transitions.c.number == number)
         .order_by(transitions.c.version)
     )
-    return [
-        BatchChange(
-            number=row.number,
-            version=row.version,
-            previous=BatchState(row.previous),
-            state=BatchState(row.state),
-            owner=row.owner,
-            inference_job_id=row.inference_job_id,
-            status=row.status,
-            error=row.error,
-            at=from_microseconds(row.at),
+    return [_change_of(row) for row in rows]
+
+
+def changes(
+    session: Session, *, run_id: int, after: tuple[int, int], limit: int
+) -> list[BatchChange]:
+    """Return changes of all batches, in the order of the primary key, after a number and version."""
+    number, version = after
+    rows = session.connection.execute(
+        select(transitions)
+        .where(
+            transitions.c.run_id == run_id,
+            # Said once more in a way that every database finds in the index.
+            transitions.c.number >= number,
+            (transitions.c.number > number) | (transitions.c.version > version),
         )
-        for row in rows
-    ]
+        .order_by(transitions.c.number, transitions.c.version)
+        .limit(limit)
+    )
+    return [_change_of(row) for row in rows]
+
+
+def _change_of(row: Row[Any]) -> BatchChange:
+    return BatchChange(
+        number=row.number,
+        version=row.version,
+        previous=BatchState(row.previous),
+        state=BatchState(row.state),
+        owner=row.owner,
+        inference_job_id=row.inference_job_id,
+        status=row.status,
+        error=row.error,
+        at=from_microseconds(row.at),
+        uncertainty=None if row.uncertainty is None else row.uncertainty / 1_000_000,
+    )
 
 
 def info_of(row: Row[Any]) -> RunInfo:

@@ -78,6 +78,7 @@ transitions: Final = Table(
     Column("status", Text),
     Column("error", Text),
     Column("at", BigInteger, nullable=False),
+    Column("uncertainty", BigInteger),
 )
 
 leases: Final = Table(
@@ -158,6 +159,8 @@ _MIGRATIONS: Final[list[tuple[str, ...]]] = [
         )
         """,
     ),
+    # In microseconds.
+    ("ALTER TABLE annolab_transitions ADD COLUMN uncertainty BIGINT",),
 ]
 
 VERSION: Final = len(_MIGRATIONS)

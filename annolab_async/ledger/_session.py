@@ -12,13 +12,13 @@ from annolab_async._batch_records import BatchRecord, BatchState
 from annolab_async.ledger import _schema as tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import Connection, Row
 
     from annolab_async.ledger._dialects import Dialect
 
-__all__ = ["Session", "from_microseconds", "microseconds", "record_of", "row_of"]
+__all__ = ["Session", "from_microseconds", "ids_as_text", "microseconds", "record_of", "row_of"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -70,6 +70,11 @@ def from_microseconds(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
+def ids_as_text(source_ids: Sequence[int]) -> str:
+    """Return source ids as they stand in the tables: a JSON array without spaces."""
+    return f"[{','.join(map(str, source_ids))}]"
+
+
 def _time(value: int | None) -> datetime | None:
     return None if value is None else from_microseconds(value)
 
@@ -82,7 +87,7 @@ def row_of(run_id: int, record: BatchRecord) -> dict[str, Any]:
         "parent": record.parent,
         "created_at": microseconds(record.created_at),
         "source_count": len(record.source_ids),
-        "source_ids": json.dumps(record.source_ids, separators=(",", ":")),
+        "source_ids": ids_as_text(record.source_ids),
         **_changing(record),
     }
 
@@ -163,7 +168,14 @@ class Session:
         rows = self.connection.execute(_VERSIONS, {"of_run": run_id, "of_numbers": numbers})
         return {number: version for number, version in rows}  # noqa: C416  # dict() takes no Rows
 
-    def replace(self, run_id: int, before: BatchRecord, after: BatchRecord, owner: str) -> None:
+    def replace(
+        self,
+        run_id: int,
+        before: BatchRecord,
+        after: BatchRecord,
+        owner: str,
+        uncertainty: float | None = None,
+    ) -> None:
         """Change a batch that is locked and of the version given, and note it in its history.
 
         Args:
@@ -171,6 +183,7 @@ class Session:
             before: the batch as it is.
             after: the batch as it will be.
             owner: who changes it.
+            uncertainty: seconds by which the change may be older, None if that is not known.
         """
         self._changes.append({
             "of_run": run_id,
@@ -190,6 +203,7 @@ class Session:
             "status": after.status,
             "error": after.error,
             "at": self.now,
+            "uncertainty": None if uncertainty is None else round(uncertainty * 1_000_000),
         })
 
     def add(self, run_id: int, records: Iterable[BatchRecord]) -> None:

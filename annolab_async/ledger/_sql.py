@@ -41,6 +41,7 @@ T = TypeVar("T")
 _logger: Final = logging.getLogger(__name__)
 
 _PAGE: Final = 500
+_CHANGES_PAGE: Final = 2_000
 _POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite"})
 
@@ -223,6 +224,7 @@ class SqlRun:
         inference_job_id: int | None = None,
         status: str | None = None,
         error: str | None = None,
+        uncertainty: float | None = None,
     ) -> BatchRecord | None:
         """Bring a batch to another state; see :meth:`LedgerRun.change`."""
         change = operations.Change(
@@ -231,6 +233,7 @@ class SqlRun:
             to=to,
             owner=owner,
             values={"inference_job_id": inference_job_id, "status": status, "error": error},
+            uncertainty=uncertainty,
         )
         return await self._ledger.writer.do(change)
 
@@ -292,6 +295,14 @@ class SqlRun:
     async def history(self, number: int) -> Sequence[BatchChange]:
         """Return every change of a batch, oldest first."""
         return await self._read(reads.history, number=number)
+
+    async def changes(self) -> AsyncGenerator[BatchChange]:
+        """Yield every change of every batch; see :meth:`LedgerRun.changes`."""
+        last = (0, 0)
+        while page := await self._read(reads.changes, after=last, limit=_CHANGES_PAGE):
+            for change in page:
+                yield change
+            last = (page[-1].number, page[-1].version)
 
     async def _do(self, operation: Callable[..., T], **arguments: Any) -> T:
         return await self._ledger.writer.do(partial(operation, run_id=self._run_id, **arguments))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import suppress
+from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
@@ -44,7 +45,7 @@ class Work(Generic[T]):
 
     function: Callable[[Session], T]
     is_write: bool
-    change_id: str = Factory(lambda: uuid4().hex)
+    change_id: str = ""
     result: T | None = None
     error: BaseException | None = None
     done: Event = Factory(Event)
@@ -78,6 +79,8 @@ class Writer:
     def __init__(self, engine: Engine, where: str) -> None:
         self._engine = engine
         self._queue: SimpleQueue[Work[Any] | None] = SimpleQueue()
+        # Not random each: to ask the system for randomness lets the other thread run, and then waits for it.
+        self._change_ids = map(f"{uuid4().hex}-{{}}".format, count(1))
         self._is_open = False
         self._opened = Work[None](lambda _: None, is_write=False)
         self._closed = Work[None](lambda _: None, is_write=False)
@@ -112,7 +115,7 @@ class Writer:
         await checkpoint_if_cancelled()
         if not self._is_open:
             raise NotOpen("The ledger is not open: use it inside its async with block.")
-        work = Work(function, is_write)
+        work = Work(function, is_write, next(self._change_ids))
         self._queue.put(work)
         with CancelScope(shield=True):
             await work.done.wait()

@@ -167,6 +167,10 @@ class CrashingRun:
     async def history(self, number: int) -> Sequence[BatchChange]:
         return await self._inner.history(number)
 
+    async def changes(self) -> AsyncGenerator[BatchChange]:
+        async for change in self._inner.changes():
+            yield change
+
 
 class CrashingTransport(httpx.AsyncBaseTransport):
     """The way to an emulator in the same process: it tells of each step as a real one does, and can end at each.

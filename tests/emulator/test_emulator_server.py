@@ -223,6 +223,29 @@ async def test_a_port_in_use_is_named() -> None:
     assert not serving_threads()
 
 
+def test_blocking_code_serves_it_in_a_plain_block() -> None:
+    emulator = Emulator()
+    before = emulator.downloads_url
+    with EmulatorServer(emulator) as server:
+        assert requests.get(server.base_url, timeout=10).status_code == 404
+        assert emulator.downloads_url == server.downloads_url
+    assert not serving_threads()
+    assert emulator.downloads_url == before
+
+
+def test_a_plain_block_that_cannot_serve_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def startup(_self: uvicorn.Server, **_: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+        raise LookupError
+
+    monkeypatch.setattr(uvicorn.Server, "startup", startup)
+    with pytest.raises(RuntimeError, match="did not start"), EmulatorServer(Emulator()):
+        pytest.fail("it must not serve")
+    assert not serving_threads()
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
 async def test_it_serves_on_ipv6() -> None:
     async with EmulatorServer(Emulator(), host="::1") as server:

@@ -30,6 +30,7 @@ FAULTY: list[tuple[str, list[Any]]] = [
     ("models", [{}, None, {"a": 1, "b": 1}]),
     ("layers", [{}, None, {"a": -1}]),
     ("most_predictions", [-1, 1.5, True, None]),
+    ("keep_requests", [-1, 1.5, True, None]),
     ("exports must", [0.1, {"seconds": 1}]),
     ("download_faults", [0.1, {"cut": 0.1}]),
     ("downloads_url", ["", None, "downloads", "ftp://x", "http://x/"]),

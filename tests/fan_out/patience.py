@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from annolab_async import _fan_out
 from annolab_async.ledger._writer import Writer
-from tests.virtual_time import JumpingSelector, VirtualTimeLoop
+from annolab_async.testing._virtual_time import JumpingSelector, VirtualTimeLoop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping

@@ -11,6 +11,7 @@ import pytest
 from annolab_async import (
     AuthenticationError,
     BatchState,
+    FixedInterval,
     NotFound,
     NotOpen,
     PermissionDenied,
@@ -47,6 +48,24 @@ async def test_what_is_told_is_what_the_ledger_has(ledger: Ledger) -> None:
     async with in_process(service) as client, client.fan_out(plan, ledger=ledger) as run:
         last = {record.number: record async for record in run}
     assert await in_ledger(ledger, plan) == [last[number] for number in sorted(last)]
+
+
+async def test_how_old_an_end_may_have_been_when_it_was_seen_is_in_the_ledger(
+    ledger: Ledger,
+) -> None:
+    service, plan = Service(), a_plan(2)
+    schedule = FixedInterval(4)
+    async with (
+        in_process(service) as client,
+        client.fan_out(plan, ledger=ledger, schedule=schedule) as run,
+    ):
+        await to_end(run)
+    async with ledger:
+        kept = await ledger.begin_run("default", plan.fingerprint)
+        changes = await kept.history(1)
+    assert changes[-1].state is BatchState.FINISHED
+    assert changes[-1].uncertainty == pytest.approx(4, abs=0.1)
+    assert changes[0].uncertainty is None, "no poll has seen that"
 
 
 async def test_a_record_says_all_about_its_batch(ledger: Ledger) -> None:

@@ -250,16 +250,24 @@ LARGE: Final[dict[str, bytes]] = {
 }
 
 
+def seconds_to_decode(body: bytes) -> float:
+    begun = time.perf_counter()
+    with suppress(ValueError, RecursionError):
+        json.loads(body)
+    return time.perf_counter() - begun
+
+
 @pytest.mark.parametrize("way", OF_READS)
 async def test_a_large_answer_holds_up_nobody_else(way: Way, anyio_backend_name: str) -> None:
     skip_aiohttp_on_trio(way, anyio_backend_name)
     slow: dict[str, float] = {}
     for name, body in LARGE.items():
         longest: list[float] = []
+        limit = HELD_UP
         with chaos(answer(reply(body))) as server:
             async with client_of(way, server.base_url, retry=ONCE) as client:
                 # The shortest of several, since the machine may be busy with something else.
-                while len(longest) < 5 and min(longest, default=1.0) > HELD_UP:
+                while len(longest) < 5 and min(longest, default=1.0) > limit:
                     gap = Gap()
                     async with gap.measured():
                         with suppress(AnnoLabError):
@@ -267,6 +275,8 @@ async def test_a_large_answer_holds_up_nobody_else(way: Way, anyio_backend_name:
                         with suppress(AnnoLabError):
                             await client.get_job(12)
                     longest.append(gap.longest)
-        if min(longest) > HELD_UP:
+                    # Decoding is one call that lets no other thread run: on a slow machine it alone takes longer.
+                    limit = max(HELD_UP, 2 * seconds_to_decode(body))
+        if min(longest) > limit:
             slow[name] = min(longest)
     assert not slow

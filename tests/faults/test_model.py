@@ -27,9 +27,9 @@ from annolab_async import (
     SubmissionUnknown,
     WaitTimeout,
 )
+from annolab_async.testing import run_in_virtual_time
 from tests.builders import unhurried
 from tests.service import BASE_URL, KEY, a_request
-from tests.virtual_time import run_virtually
 
 if TYPE_CHECKING:
     from annolab_async import AnnoLabError, InferenceWatcher, Transition
@@ -290,7 +290,7 @@ def test_whatever_the_server_does_each_batch_is_taken_once_and_each_job_ends_onc
         await Life(server, commands).run()
         event(f"{len(server.ended) // 10 * 10} or more jobs were seen to end")
 
-    run_virtually(backend, live)
+    run_in_virtual_time(live, backend=backend)
 
 
 def test_the_model_finds_a_client_that_sends_again_what_was_lost(
@@ -306,4 +306,4 @@ def test_the_model_finds_a_client_that_sends_again_what_was_lost(
         await Life(ModelServer(fates), [("submit", 0, math.inf)] * 2).run()
 
     with pytest.raises(AssertionError, match="twice"):
-        run_virtually("asyncio", live)
+        run_in_virtual_time(live)

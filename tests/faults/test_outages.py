@@ -24,9 +24,9 @@ from annolab_async import (
     ServerError,
     SubmissionUnknown,
 )
+from annolab_async.testing import run_in_virtual_time
 from tests.faults.keyed import JOB
 from tests.service import BASE_URL, KEY, a_request
-from tests.virtual_time import run_virtually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -169,7 +169,7 @@ def watched(backend: str, schedule: str, jobs: int, span: float, **settings: Any
                         if transition.outcome:
                             service.ends.append(transition)
 
-    run_virtually(backend, watch)
+    run_in_virtual_time(watch, backend=backend)
     return services[0]
 
 
@@ -249,7 +249,7 @@ def calls(
                     else:
                         await call(client)
 
-    run_virtually(backend, run)
+    run_in_virtual_time(run, backend=backend)
     assert raised.total() == 1000
     return len(requests), {*raised}
 
@@ -301,7 +301,7 @@ def test_reads_that_fail_now_and_then_are_repeated_and_succeed(backend: str) -> 
                 for _ in range(1000):
                     await client.get_job(7)
 
-    run_virtually(backend, run)
+    run_in_virtual_time(run, backend=backend)
     assert next(asked) > 1050
 
 
@@ -332,7 +332,7 @@ def test_a_rate_limit_holds_over_every_window_and_nobody_starves(
                     tasks.start_soon(for_ever, lambda: client.submit(a_request()))
                     tasks.start_soon(for_ever, lambda: client.get_job(7))
 
-    run_virtually(backend, run)
+    run_in_virtual_time(run, backend=backend)
     (service,) = services
     allowed = burst or 1
     excess = _excess(service.asked_at, rate)

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from annolab_async import LedgerError
-from annolab_async.ledger import BatchState, Ledger, MemoryLedger, open_ledger
+from annolab_async.ledger import BatchState, Ledger, MemoryLedger, _sql, open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -237,6 +237,30 @@ async def test_a_batch_goes_its_way_and_its_history_tells(ledger: Ledger) -> Non
         ]
         assert [e.version for e in await run.history(1)] == [1, 2, 3, 4]
         assert await run.history(2) == []
+
+
+async def test_all_changes_are_read_in_pages_batch_by_batch(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sql, "_CHANGES_PAGE", 2)
+    async with ledger:
+        run = await planned(ledger)
+        records = await claim(run, limit=3)
+        for job_id, record in enumerate(records, 1):
+            after = await run.change(
+                record, BatchState.SUBMITTED, owner=ME, inference_job_id=job_id, status="Queued"
+            )
+            assert after
+            if job_id != 2:
+                await run.change(after, BatchState.FINISHED, owner=ME, uncertainty=1.25)
+        changes = [change async for change in run.changes()]
+        assert changes == [change for number in (1, 2, 3) for change in await run.history(number)]
+    assert [(c.number, c.version) for c in changes] == [
+        *((1, version) for version in (1, 2, 3)),
+        *((2, version) for version in (1, 2)),
+        *((3, version) for version in (1, 2, 3)),
+    ]
+    assert [c.uncertainty for c in changes[:3]] == [None, None, 1.25]
 
 
 async def test_a_record_that_is_out_of_date_changes_nothing(ledger: Ledger) -> None:

@@ -1,0 +1,120 @@
+"""What reaches the terminal: results to stdout, all else to stderr, and nothing of others' raw."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from io import StringIO
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from annolab_async._secret import LINKS, ApiKey, key_fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = [
+    "ERR",
+    "OUT",
+    "hide",
+    "is_live",
+    "print_json",
+    "print_line",
+    "print_table",
+    "safe",
+    "tell",
+]
+
+# Neither markup nor emoji codes mean anything, wherever a text comes from.
+OUT: Final = Console(markup=False, emoji=False, highlight=False)
+ERR: Final = Console(markup=False, emoji=False, highlight=False, stderr=True)
+# Where there is no terminal, nothing is cut to the width of one.
+_WIDE: Final = 10_000
+_LONGEST: Final = 2_000
+
+
+def hide(text: str) -> str:
+    """Return a text without the API key in use, and without the queries of links, which may be signed."""
+    key = os.environ.get("ANNOLAB_API_KEY", "")
+    return LINKS.hide(text) if key_fault(key) else ApiKey(key).hide(text)
+
+
+def safe(text: object) -> str:
+    r"""Return a text of whatever origin fit for a terminal: in one line, inert, and without secrets.
+
+    Control characters, escape sequences, changes of the direction of writing and whatever else is not to be seen are
+    shown as Python would write them, such as ``\x1b``.
+    """
+    shown = hide(str(text))
+    if len(shown) > _LONGEST:
+        shown = shown[:_LONGEST] + "…"
+    return shown if shown.isprintable() else "".join(map(_visible, shown))
+
+
+def _visible(char: str) -> str:
+    if char.isprintable():
+        return char
+    return " " if unicodedata.category(char) == "Zs" else ascii(char)[1:-1]
+
+
+def tell(*lines: object, style: str | None = None) -> None:
+    """Print lines to stderr: messages and progress. Each is made safe."""
+    for line in lines:
+        ERR.print(safe(line), style=style, soft_wrap=True)
+
+
+def print_line(line: object = "") -> None:
+    """Print a line of a result to stdout. It is made safe."""
+    OUT.print(safe(line), soft_wrap=True)
+
+
+def print_json(fields: Mapping[str, object]) -> None:
+    """Print an object as a line of JSON to stdout, in ASCII and without secrets."""
+    # Through no console, which might fold or colour it. DEL is the one control character that JSON leaves alone.
+    text = hide(json.dumps(fields, default=str)).replace("\x7f", "\\u007f")
+    print(text, flush=True)  # noqa: T201  # whoever reads it wants to know now
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> None:
+    """Print a table to stdout. Every cell is made safe.
+
+    Args:
+        columns: the heads of its columns; all empty for none.
+        rows: the cells.
+        right: the columns that are flush right, as numbers are.
+        whole: the columns whose cells are never folded.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(columns))
+    for name in columns:
+        table.add_column(
+            name.upper(),
+            justify="right" if name in right else "left",
+            no_wrap=name in right or name in whole,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(safe, row))
+    if OUT.is_terminal:
+        OUT.print(table)
+        return
+    # A console's own width bounds what it prints.
+    wide = Console(markup=False, emoji=False, file=StringIO(), width=_WIDE)
+    with wide.capture() as captured:
+        wide.print(table)
+    for line in captured.get().splitlines():
+        OUT.print(line.rstrip(), soft_wrap=True)
+
+
+def is_live() -> bool:
+    """Return whether stderr is a terminal on which a display can be redrawn."""
+    return sys.stderr.isatty() and ERR.is_terminal and not ERR.is_dumb_terminal
