@@ -299,7 +299,10 @@ def test_a_terminal_shows_progress_also_where_the_results_go_into_a_file(place: 
     ):
         assert shown.wait() == 0
     assert b"\x1b[" in shown.raw
-    assert summary_of((place.folder / "out").read_text())["batches"] == {"finished": 4}
+    assert "event" not in shown.shown
+    events = (place.folder / "out").read_text()
+    assert summary_of(events)["batches"] == {"finished": 4}
+    assert len([line for line in events.splitlines() if '"event": "batch"' in line]) >= 4
 
 
 def test_a_dumb_terminal_gets_plain_lines(place: Place) -> None:
