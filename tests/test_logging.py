@@ -127,6 +127,22 @@ async def test_requests_cost_no_line_when_debug_is_off(caplog: pytest.LogCapture
     assert not at_least(caplog, logging.DEBUG)
 
 
+async def test_a_429_slows_the_client_down_when_debug_is_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    front = Front()
+    async with in_process(front) as client:
+        await client.submit(a_request())
+        caplog.clear()
+        caplog.set_level(logging.INFO, logger="annolab_async")
+        front.answers["GET"] = [(429, {"Retry-After": "20"})]
+        began = anyio.current_time()
+        await client.get_job(1)
+        assert anyio.current_time() - began >= 20
+    (line,) = at_least(caplog, logging.DEBUG)
+    assert fields(line) == {"status_code": 429, "retry_after": 20.0}
+
+
 async def test_a_watcher_has_a_line_a_minute_however_many_polls(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -219,13 +219,23 @@ async def test_a_job_that_two_watch_is_one_span(telemetry: Telemetry) -> None:
         async with client.watch([job]) as first, client.watch([job]) as second:
             first.discard(job)
             await anyio.sleep(1)
-            first.add(job)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(first.wait, job)
-                tasks.start_soon(second.wait, job)
+            first.add(job, model_identifier="Staple")
+            await first.wait(job)
+            await second.wait(job)
     (span,) = telemetry.spans("annolab.job")
     assert has(span, annolab__job__outcome="finished")
+    assert "annolab.model" not in (span.attributes or {}), "it is the first watch's"
     assert telemetry.points("annolab.client.active_jobs") == {key(): 0}
+
+
+async def test_the_model_that_a_job_is_said_to_be_for_is_told(telemetry: Telemetry) -> None:
+    async with in_process(Front(), hooks=[telemetry.hooks()]) as client:
+        (job,) = await submit_many(client, 1)
+        async with client.watch() as watcher:
+            watcher.add(job, model_identifier="Staple")
+            await watcher.wait(job)
+    (span,) = telemetry.spans("annolab.job")
+    assert has(span, annolab__model="Staple")
 
 
 async def test_an_export_is_a_span_whose_context_is_sent(telemetry: Telemetry) -> None:
