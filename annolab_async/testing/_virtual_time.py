@@ -56,6 +56,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the virtual time, in seconds; it begins at 0."""
         return self._jumping.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Wait for the threads of the default executor, however long they take: they know no virtual time."""
+        await super().shutdown_default_executor()
+
 
 def virtual_backend(name: str) -> tuple[str, dict[str, Any]]:
     """Return anyio's backend of that name, in virtual time: for a fixture ``anyio_backend`` of yours.

@@ -161,6 +161,10 @@ class Peer:
                 self._request = None
                 await next_script()(self)
 
+    def close(self) -> None:
+        """Close the connection, if it is not closed. For the server."""
+        self._socket.close()
+
     async def _begins(self) -> bool:
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._socket, readable.set)
@@ -215,22 +219,30 @@ class ChaosServer:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until told to stop. For :func:`chaos`."""
-        accepting = asyncio.create_task(self._accept())
+        loop = asyncio.get_running_loop()
+        # Not in a task: cancelled at the moment of a connection, it would leave that open.
+        loop.add_reader(self.listener, self._accept)
         await stopping.wait()
-        tasks = [accepting, *self._tasks]
+        loop.remove_reader(self.listener)
+        tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for peer in self.peers:
+            peer.close()  # also one whose task had not begun
 
-    async def _accept(self) -> None:
-        while True:
-            connection, _ = await asyncio.get_running_loop().sock_accept(self.listener)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = Peer(self, self.accepted, connection)
-            self.peers.append(peer)
-            task = asyncio.create_task(peer.serve(self._next_script))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self) -> None:
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:  # it has hung up already
+            return
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = Peer(self, self.accepted, connection)
+        self.peers.append(peer)
+        task = asyncio.create_task(peer.serve(self._next_script))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _next_script(self) -> Script:
         self._begun += 1
