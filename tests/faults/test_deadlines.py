@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import time
 import zlib
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -155,10 +156,16 @@ async def test_a_peer_that_is_slow_holds_up_nobody_for_longer_than_the_timeout(
     wrong: list[str] = []
 
     async def try_out(name: str, server: ChaosServer) -> None:
-        try:
-            check(await ask(way, server.base_url, call), phase, call)
-        except AssertionError as error:
-            wrong.append(f"{name}: {error}")
+        complaint = ""
+        # On a busy machine the time may be up before a connection is made, which then is the answer.
+        for _ in range(3):
+            try:
+                check(await ask(way, server.base_url, call), phase, call)
+            except AssertionError as error:
+                complaint = f"{name}: {error}"
+            else:
+                return
+        wrong.append(complaint)
 
     # A server for each, since who does not read cannot tell one request from another.
     with ExitStack() as stack:
@@ -232,7 +239,8 @@ def a_job(**more: object) -> str:
     return json.dumps({"status": "Queued", "sourceIds": [1, 2], **more, "inferenceJobId": 12})
 
 
-HELD_UP: Final = 0.15
+# Coverage, which traces every line, takes as long again.
+HELD_UP: Final = 0.3 if sys.gettrace() else 0.15
 MANY: Final = 120_000  # about 0.9 MB of source ids
 LARGE: Final[dict[str, bytes]] = {
     "a job of many sources": a_job(sourceIds=list(range(1, MANY))).encode(),

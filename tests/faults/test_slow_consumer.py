@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from statistics import quantiles
@@ -74,4 +75,7 @@ async def test_a_slow_consumer_of_5000_jobs_gets_all_outcomes_and_little_waits_f
     assert len(seen) < JOBS * POLLS_OF_A_JOB, "else it was not slow"
     assert max(waiting) <= ROOM + JOBS
     p99 = quantiles(gaps, n=100)[98]
-    assert p99 < 0.02, f"{p99 * 1000:.0f} ms, {max(gaps) * 1000:.0f} ms at most"
+    # Coverage, which traces every line, takes as long again.
+    assert p99 < (0.04 if sys.gettrace() else 0.02), (
+        f"{p99 * 1000:.0f} ms, {max(gaps) * 1000:.0f} ms at most"
+    )
