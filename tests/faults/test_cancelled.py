@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import time
@@ -322,3 +323,29 @@ async def test_a_batch_that_is_cancelled_while_its_answer_is_awaited_is_warned_o
                     await server.until(lambda: len(server.requests) == 1)
                     scope.cancel()
     assert warned_of(caplog) == Counter([7, 8, 9])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("kind", OWN)
+@pytest.mark.parametrize("at", [{1}, {1, 2}, {1, 2, 3, 4}])
+async def test_a_client_that_asyncio_cancels_while_it_hangs_up_hangs_up_everywhere(
+    kind: Kind, at: set[int]
+) -> None:
+    task = asyncio.current_task()
+    assert task
+    with chaos(by_request(usual)) as server, pytest.raises(asyncio.CancelledError):
+        opened = a_client(kind, server, pool=POOL)
+        client = await opened.__aenter__()
+        async with anyio.create_task_group() as tasks:
+            for number in range(POOL):
+                tasks.start_soon(client.get_job, LATER + number)
+            await server.until(lambda: len(server.requests) == POOL)
+            server.gate.set()
+        try:
+            await Stepped(opened.__aexit__(None, None, None), task.cancel, at)
+        finally:
+            # By itself: what is left to the garbage collector is warned of, which fails the test.
+            gc.collect()
+            while task.uncancel():
+                pass
+            await server.until(lambda: server.open_sockets == 0)
