@@ -114,6 +114,7 @@ class RunWork:
             books=self.books,
             mailbox=self.mailbox,
             max_in_flight=max_in_flight,
+            max_concurrent_submits=max_concurrent_submits,
             failure_budget=failure_budget,
             on_taken=self.watch,
             on_refused=self._split_later,
@@ -189,7 +190,8 @@ class RunWork:
             async with create_task_group() as tasks:
                 for work in (self._write_plan, self._follow, self._keep_alive, self._split):
                     tasks.start_soon(self._guarded, work)
-                for _ in range(self._submits):
+                # Half of them send while the others have written down what came of it.
+                for _ in range(2 * self._submits):
                     tasks.start_soon(self._guarded, self._send)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:

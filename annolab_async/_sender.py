@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -82,6 +82,10 @@ class BatchClient(StatusSource, Protocol):
 class Sender:
     """Sends one run's batches, with as many tasks as run :meth:`work`.
 
+    A batch has its turn from its claim to its answer. While one task has an answer written down, another claims the
+    next batch, so that the ledger does both at once. The answer comes first: of those that are being sent, the ledger
+    never has more than ``max_concurrent_submits``, and that many are unknown at most after a crash.
+
     Args:
         client: what to send with.
         plan: what the batches are for.
@@ -89,6 +93,7 @@ class Sender:
         books: what is known of the run.
         mailbox: what its consumer has yet to read; when that is much, nothing is sent.
         max_in_flight: how many jobs may be unfinished at once.
+        max_concurrent_submits: how many batches may have their turn at once; twice as many tasks keep them busy.
         failure_budget: seconds for which no batch may reach the server until that is raised.
         on_taken: is told of each batch that the server has taken.
         on_refused: is told of each batch that the server has refused.
@@ -104,6 +109,7 @@ class Sender:
         books: Books,
         mailbox: RecordMailbox,
         max_in_flight: int,
+        max_concurrent_submits: int,
         failure_budget: float,
         on_taken: Callable[[BatchRecord, InferenceJob | None], None],
         on_refused: Callable[[BatchRecord], None],
@@ -115,6 +121,7 @@ class Sender:
         self._books = books
         self._mailbox = mailbox
         self._max_in_flight = max_in_flight
+        self._max_at_once = max_concurrent_submits
         self._failure_budget = failure_budget
         self._on_taken = on_taken
         self._on_refused = on_refused
@@ -125,7 +132,8 @@ class Sender:
         self.may_find_more = False
         self.has_sent = False
         self.is_stopping = False
-        self._busy = 0
+        self._have_turns = 0
+        self._busy = 0  # of those, who has not claimed yet
         self._idle: deque[Event] = deque()
         scribe.on_news(self._look_for_work)
         self._waiting: set[CancelScope] = set()
@@ -165,16 +173,16 @@ class Sender:
             if not self._may_send():
                 await self._wait_for_work()
             elif await self._has_turn():
-                try:
-                    await self._send_next()
-                finally:
-                    self._client.turns.leave()
+                with ExitStack() as turn:
+                    turn.callback(self._leave_turn)
+                    await self._send_next(turn)
 
     def _may_send(self) -> bool:
         # Those that are being claimed at this moment are in flight soon.
         room = self._max_in_flight - len(self.in_flight) - self._busy
         has_work = self.may_find_more or self._books.count(BatchState.PLANNED) > self._busy
-        return has_work and room > 0 and len(self._mailbox) < ROOM
+        has_turn = self._have_turns < self._max_at_once
+        return has_turn and has_work and room > 0 and len(self._mailbox) < ROOM
 
     async def _wait_for_work(self) -> None:
         woken = Event()
@@ -192,6 +200,7 @@ class Sender:
 
     async def _has_turn(self) -> bool:
         self._busy += 1
+        self._have_turns += 1
         self._look_for_work()
         is_mine = False
         try:
@@ -206,9 +215,15 @@ class Sender:
                     self._waiting.discard(scope)
         finally:
             self._busy -= not is_mine
+            self._have_turns -= not is_mine
         return is_mine
 
-    async def _send_next(self) -> None:
+    def _leave_turn(self) -> None:
+        self._client.turns.leave()
+        self._have_turns -= 1
+        self._look_for_work()
+
+    async def _send_next(self, turn: ExitStack) -> None:
         # A cancellation from outside waits until the answer has come: stopping in good order breaks it off if need be.
         with CancelScope(shield=True) as scope:
             self._sending.add(scope)
@@ -219,7 +234,7 @@ class Sender:
                     self._busy -= 1
                 if record is not None:
                     self.in_flight.add(record.number)
-                    await self._send(record)
+                    await self._send(record, turn)
                 elif not self.is_stopping:
                     # Others were faster, or the plan has not come this far.
                     self.may_find_more = False
@@ -230,7 +245,7 @@ class Sender:
                 self._sending.discard(scope)
                 self._scribe.tell_news()
 
-    async def _send(self, record: BatchRecord) -> None:
+    async def _send(self, record: BatchRecord, turn: ExitStack) -> None:
         progress = self._client.progress()
         request = self._plan.request(record.source_ids)
         try:
@@ -260,6 +275,8 @@ class Sender:
         except AnnoLabError as error:
             await self._not_taken(record, error)
         else:
+            # What is woken by this runs after this has asked the ledger to write.
+            turn.close()
             await self._taken(record, job.inference_job_id, job)
 
     async def _taken(self, record: BatchRecord, job_id: int, job: InferenceJob | None) -> None:

@@ -68,8 +68,9 @@ class Effort:
 
 
 _WHOLE: Final = Effort(
-    batches=10_000,
-    rounds=1,
+    # In short turns, one beside the other: a machine of others' may be a third slower a minute later.
+    batches=2_500,
+    rounds=5,
     rows=(
         (_BARE, "asyncio"),
         (_MEMORY, "asyncio"),

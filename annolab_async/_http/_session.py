@@ -157,7 +157,7 @@ class HttpSession(AsyncContextManagerMixin):
 
     async def _hang_up(self) -> None:
         self._is_open = False
-        # Apart, since a task.cancel() that breaks in would leave the lines that are still idle to the garbage collector.
+        # Apart: a task.cancel() that breaks in would leave the lines that are still idle to the garbage collector.
         await apart(self._hang_up_each)
 
     async def _hang_up_each(self) -> None:
