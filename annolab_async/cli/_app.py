@@ -91,10 +91,11 @@ def run_app(arguments: list[str] | None = None) -> int:
         return ExitStatus.NO_READER
     except Exception as error:
         # An error of usage; which class that is of hangs on the version of typer.
-        if not hasattr(error, "format_message"):
+        message: Callable[[], str] | None = getattr(error, "format_message", None)
+        if message is None:
             raise
         context: Any = getattr(error, "ctx", None)
         path = getattr(context, "command_path", "annolab-async")
-        print_problem([error.format_message()], hint=f"{path} --help")
+        print_problem([message()], hint=f"{path} --help")
         return ExitStatus.USAGE
     return status or ExitStatus.FINISHED

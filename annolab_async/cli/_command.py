@@ -124,7 +124,8 @@ def missing_library(error: BaseException) -> str | None:
 def is_broken_pipe(error: BaseException) -> bool:
     """Return whether an error is that whatever read the output is gone."""
     if isinstance(error, BaseExceptionGroup):
-        return all(map(is_broken_pipe, error.exceptions))
+        group: BaseExceptionGroup[BaseException] = error
+        return all(map(is_broken_pipe, group.exceptions))
     return isinstance(error, BrokenPipeError) and error.filename is None
 
 

@@ -201,15 +201,22 @@ async def _follow(
 
 
 async def _show(run: FanOut, way: Way, traffic: Traffic) -> None:
+    failure: Exception | None = None
     with Display(run, traffic, is_live=is_live()) as display:
         async with create_task_group() as tasks:
             tasks.start_soon(display.keep)
-            async for record in run:
-                display.note(record)
-                if way.is_json:
-                    # In a thread: whatever reads it may be slow, and jobs are to be watched meanwhile.
-                    await to_thread.run_sync(print_json, {"event": "batch", **batch_json(record)})
+            try:
+                async for record in run:
+                    display.note(record)
+                    if way.is_json:
+                        # In a thread: whatever reads it may be slow, and jobs are to be watched meanwhile.
+                        news = {"event": "batch", **batch_json(record)}
+                        await to_thread.run_sync(print_json, news)
+            except Exception as error:  # noqa: BLE001  # raised below: the group would wrap it in another
+                failure = error
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _first_failed(run: FanOut) -> list[BatchRecord]:

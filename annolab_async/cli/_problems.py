@@ -65,8 +65,9 @@ def problem_of(error: BaseException) -> Problem | None:
     Args:
         error: whatever a command has raised.
     """
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        group: BaseExceptionGroup[BaseException] = error
+        return problem_of(group.exceptions[0]) if len(group.exceptions) == 1 else None
     if isinstance(error, Problem):
         return error
     if isinstance(error, AnnoLabError):

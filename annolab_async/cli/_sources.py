@@ -9,7 +9,7 @@ import sys
 from enum import StrEnum, auto
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
@@ -202,10 +202,12 @@ def _from_json_lines(text: str, column: str | None) -> Iterator[tuple[int, objec
             value: Any = json.loads(line)
         except (ValueError, RecursionError):
             raise _Fault(number, "this is no JSON.") from None
-        for item in value if isinstance(value, list) else [value]:
+        items: list[object] = value if isinstance(value, list) else [value]
+        for item in items:
             if isinstance(item, dict):
-                names = [*item]
-                yield number, item[names[_place(names, column, line=number, what="fields")]]
+                fields = cast("dict[str, object]", item)
+                names = [*fields]
+                yield number, fields[names[_place(names, column, line=number, what="fields")]]
             else:
                 yield number, item
 

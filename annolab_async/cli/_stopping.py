@@ -53,6 +53,7 @@ class Stopping:
                 async for _ in signals:
                     self.signals += 1
                     if self.run is None:
+                        self._say("Stopping.")
                         scope.cancel()
                     elif self.signals == 1:
                         self._say(_FIRST.format(self._seconds))

@@ -7,7 +7,7 @@ import os
 import sys
 import unicodedata
 from io import StringIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -29,9 +29,20 @@ __all__ = [
     "tell",
 ]
 
-# Neither markup nor emoji codes mean anything, wherever a text comes from.
-OUT: Final = Console(markup=False, emoji=False, highlight=False)
-ERR: Final = Console(markup=False, emoji=False, highlight=False, stderr=True)
+
+class _PlainConsole(Console):
+    """A console to which neither markup nor emoji codes mean anything, wherever a text comes from."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        # Rich would end the process here and now, and with it a run.
+        raise BrokenPipeError
+
+
+OUT: Final = _PlainConsole()
+ERR: Final = _PlainConsole(stderr=True)
 # Where there is no terminal, nothing is cut to the width of one.
 _WIDE: Final = 10_000
 _LONGEST: Final = 2_000
@@ -108,7 +119,7 @@ def print_table(
         OUT.print(table)
         return
     # A console's own width bounds what it prints.
-    wide = Console(markup=False, emoji=False, file=StringIO(), width=_WIDE)
+    wide = _PlainConsole(file=StringIO(), width=_WIDE)
     with wide.capture() as captured:
         wide.print(table)
     for line in captured.get().splitlines():

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -13,7 +13,8 @@ from tests.service import KEY
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 PLAN = [
@@ -57,10 +58,16 @@ class Place:
         return terminal.OnTerminal(arguments, env=self.env, cwd=self.folder, **options)
 
 
+class MakePlace(Protocol):
+    """Makes a place of the emulator's settings."""
+
+    def __call__(self, **settings: Any) -> AbstractContextManager[Place]: ...
+
+
 @contextmanager
 def serving(folder: Path, **settings: Any) -> Generator[Place]:
-    quick = {"base_seconds": 0.05, "seconds_per_source": 0.001}
-    emulator = Emulator(**{"api_key": KEY, **quick, **settings})
+    quick: dict[str, Any] = {"base_seconds": 0.05, "seconds_per_source": 0.001}
+    emulator = Emulator(api_key=KEY, **quick | settings)
     server = EmulatorServer(emulator)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
         yield Place(emulator, server.base_url, folder)
@@ -74,10 +81,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def make_place(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def make_place(tmp_path: Path) -> MakePlace:
     """Return a function that makes a context manager of a place, of the emulator's settings."""
 
-    def make(**settings: Any) -> Any:
+    def make(**settings: Any) -> AbstractContextManager[Place]:
         return serving(tmp_path, **settings)
 
-    yield make
+    return make

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import termios
 import time
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import BytesIO, StringIO, TextIOWrapper
-
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from unittest import mock
 
@@ -22,7 +23,6 @@ from annolab_async.cli._app import run_app
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 PROGRAM: Final = [sys.executable, "-W", "error", "-m", "annolab_async.cli"]
 _SECONDS: Final = 60.0
@@ -140,6 +140,12 @@ class OnTerminal:
     def process_id(self) -> int:
         """The process."""
         return self._process.pid
+
+    def catches_sigterm(self) -> bool:
+        """Return whether the process has taken over signals that Python leaves alone."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        caught = int(next(line for line in status.splitlines() if "SigCgt" in line).split()[1], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
 
     def read_until(self, text: str) -> None:
         """Read until something was shown.

@@ -1,0 +1,180 @@
+"""The program as a whole: help, versions, completion, wrong usage; and what a ledger holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from annolab_async import __version__
+from annolab_async.cli import _app
+from annolab_async.cli._options import command_line
+from tests.cli import terminal
+from tests.cli.conftest import PLAN, Place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = [
+    command.name or getattr(command.callback, "__name__", "")
+    for command in _app.app.registered_commands
+]
+
+
+def test_the_version_is_shown() -> None:
+    assert terminal.run("--version").stdout == f"annolab-async {__version__}\n"
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    done = terminal.call()
+    assert done.returncode == 2
+    assert "Usage: annolab-async" in done.stdout
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_for_itself_and_all_its_options(name: str) -> None:
+    done = terminal.call(name, "--help", env={"COLUMNS": "120", "TERMINAL_WIDTH": "120"})
+    assert done.returncode == 0
+    assert f"Usage: annolab-async {name}" in done.stdout
+    for line in done.stdout.splitlines():
+        if re.match(r"│ (\*)?\s+--", line):
+            assert len(line.split("  ")) > 2, line
+    assert "--debug" in done.stdout
+    assert terminal.call(name, "-h").stdout.split()[:3] == ["Usage:", "annolab-async", name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["rnu"], "error: No such command 'rnu'. Did you mean 'run'"),
+        (["run", "--bogus"], "No such option: --bogus"),
+        (["run", "1"], "error: Missing option '--group'."),
+        (["run", "1", *PLAN, "--batch-size", "0"], "--batch-size"),
+        (["run", "1", *PLAN, "--on-error", "explode"], "--on-error"),
+        (["run", "1", *PLAN, "--job-timeout", "0"], "--job-timeout"),
+        (["run", "1", *PLAN, "--max-per-second", "-1"], "--max-per-second is -1.0, not a positive"),
+        (["run", "1", *PLAN[:-1], " "], "output_layer_identifier is empty"),
+        (["run", "1", *PLAN, "--base-url", "ftp://x"], "error: "),
+        (["run", "1", *PLAN, "--ledger", "."], "error: The ledger . cannot be used"),
+        (["runs", "nope.db"], "error: There is no ledger nope.db."),
+        (["resume", "--ledger", "sqlite:///nope.db"], "There is no ledger sqlite:///nope.db"),
+    ],
+)
+def test_wrong_usage_is_2_a_line_and_the_way_to_the_help(
+    arguments: list[str], told: str, tmp_path: Path
+) -> None:
+    env = {"ANNOLAB_API_KEY": "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"}
+    done = terminal.call(*arguments, env=env, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) <= 2
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_completion_script(shell: str) -> None:
+    done = terminal.run("", env={"_ANNOLAB_ASYNC_COMPLETE": f"source_{shell}"})
+    assert done.returncode == 0, done.stderr
+    assert "_ANNOLAB_ASYNC_COMPLETE=complete_" in done.stdout
+
+
+def test_commands_and_options_are_completed() -> None:
+    def completions(line: str) -> list[str]:
+        env = {"_ANNOLAB_ASYNC_COMPLETE": "complete_bash", "COMP_WORDS": line}
+        return terminal.run(env=env | {"COMP_CWORD": str(line.count(" "))}).stdout.split()
+
+    assert completions("annolab-async re") == [name for name in COMMANDS if name.startswith("re")]
+    assert completions("annolab-async run --on-e") == ["--on-error"]
+
+
+@pytest.mark.sockets
+def test_an_output_that_nobody_reads_ends_a_command_in_silence(place: Place) -> None:
+    place.call("run", "1", *PLAN)
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(  # noqa: S603
+        [*terminal.PROGRAM, "runs"],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        env=terminal.settings(),
+        cwd=place.folder,
+        check=False,
+    )
+    os.close(writes)
+    assert done.returncode == 141
+    assert not done.stderr
+
+
+@pytest.mark.sockets
+def test_what_a_ledger_holds_is_shown(place: Place) -> None:
+    place.call("run", *"123", *PLAN, "--batch-size", "2")
+    place.call("run", *"12", *PLAN, "--run", "second", "--on-error", "split")
+    for arguments in (["runs"], ["runs", "run.db"], ["runs", "--ledger", "sqlite:///run.db"]):
+        done = place.call(*arguments)
+        assert done.returncode == 0, done.stderr
+        head, first, second = done.stdout.splitlines()
+        assert head.split() == ["RUN", "BEGUN", "LAST", "CHANGE", "BATCHES", "SOURCES", "STATES"]
+        assert re.fullmatch(r"default( +[-\d]+ [:\d]+Z){2} +2 +3  2 finished", first)
+        assert second.startswith("second ")
+    lines = [json.loads(line) for line in place.call("runs", "--json").stdout.splitlines()]
+    assert [line["run"] for line in lines] == ["default", "second"]
+    assert lines[0]["batches"] == {"finished": 2}
+    assert lines[0]["plan"]["outputLayerIdentifier"] == "Gold Set"
+
+
+@pytest.mark.sockets
+def test_a_ledger_without_runs_and_one_of_something_else_are_told(place: Place) -> None:
+    place.call("run", "1", *PLAN)
+    change(place, "DELETE FROM annolab_batches", "DELETE FROM annolab_runs")
+    assert place.call("runs").stderr == "It has no runs.\n"
+    done = place.call("resume")
+    assert "has no run 'default'.\nhint: It has none at all." in done.stderr
+    (place.folder / "text.db").write_text("no database at all, but text of some length" * 20)
+    done = place.call("runs", "text.db")
+    assert done.returncode == 2
+    assert "error: The ledger text.db cannot be used" in done.stderr
+
+
+def change(place: Place, *statements: str) -> None:
+    with sqlite3.connect(place.folder / "run.db") as database:
+        for statement in statements:
+            database.execute(statement)
+
+
+@pytest.mark.sockets
+def test_a_plan_that_was_not_written_to_its_end_is_not_resumed(place: Place) -> None:
+    place.call("run", "1", *PLAN)
+    change(place, "UPDATE annolab_runs SET planned_batches = NULL")
+    done = place.call("resume")
+    assert done.returncode == 2
+    assert "was not written down to its end" in done.stderr
+    assert "annolab-async run" in done.stderr
+    done = place.call("runs")
+    assert re.search(r" 1\+ +1\+  1 finished\n\+: not all of its sources", done.stdout)
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("details", ["", "{}", "[]", '{"groupName": "x"}'])
+def test_a_plan_of_somebody_else_is_not_resumed(place: Place, details: str) -> None:
+    place.call("run", "1", *PLAN)
+    change(place, f"UPDATE annolab_runs SET details = '{details}'")  # noqa: S608
+    done = place.call("resume")
+    assert done.returncode == 2
+    assert "cannot be read from its ledger" in done.stderr
+    runs: list[dict[str, Any]] = [
+        json.loads(line) for line in place.call("runs", "--json").stdout.splitlines()
+    ]
+    assert runs[0]["run"] == "default"
+
+
+def test_a_password_in_a_ledgers_url_is_not_shown() -> None:
+    shown = command_line("resume", ledger="postgresql://me:s3cret@host/db", run="x")
+    assert shown == "annolab-async resume --ledger 'postgresql://me:***@host/db' --run x"
