@@ -10,6 +10,7 @@ import typer
 from annolab_async import __version__
 from annolab_async.cli._command import command, print_problem, quiet_pipes
 from annolab_async.cli._demo_command import demo
+from annolab_async.cli._emulator import emulator
 from annolab_async.cli._problems import ExitStatus
 from annolab_async.cli._report import report
 from annolab_async.cli._resolve import resolve
@@ -64,7 +65,7 @@ _COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
     # `submit`, `status`, `watch` and `export` make up _ONE.
     _MANY: [run, resume, runs, resolve, report],
     _ONE: [],
-    _LOCAL: [demo],
+    _LOCAL: [emulator, demo],
 }
 for _panel, _functions in _COMMANDS.items():
     for _function in _functions:
