@@ -17,6 +17,9 @@ from annolab_async.cli._resolve import resolve
 from annolab_async.cli._resume import resume
 from annolab_async.cli._run import run
 from annolab_async.cli._runs import runs
+from annolab_async.cli._status import status
+from annolab_async.cli._submit import submit
+from annolab_async.cli._watch import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "run_app"]
 
 _MANY: Final = "Many sources"
-_ONE: Final = "Single batches"
+_ONE: Final = "Single jobs"
 _LOCAL: Final = "To try it out"
 
 app: Final = typer.Typer(
@@ -62,9 +65,8 @@ def annolab_async(
 
 
 _COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
-    # `submit`, `status`, `watch` and `export` make up _ONE.
     _MANY: [run, resume, runs, resolve, report],
-    _ONE: [],
+    _ONE: [submit, status, watch],
     _LOCAL: [emulator, demo],
 }
 for _panel, _functions in _COMMANDS.items():

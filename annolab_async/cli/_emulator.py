@@ -134,6 +134,7 @@ async def emulator(
         server = EmulatorServer(served, host=host, port=port)
     except ValueError as error:
         raise Problem(str(error)) from None
+    began = time.monotonic()
     # Before it serves, so that a signal never finds it unprepared.
     with open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with AsyncExitStack() as stack:
@@ -144,14 +145,12 @@ async def emulator(
                 hint = "Without --port, one is taken that is free." if port else ""
                 raise Problem(f"{text}.", hint=hint) from None
             _print_settings(served, server, is_json=is_json)
-            began = time.monotonic()
             async with create_task_group() as tasks:
                 if is_live():
                     tasks.start_soon(_show, served)
-                async for _ in signals:
-                    break
+                await anext(signals)
                 tasks.cancel_scope.cancel()
-            tell(f"Ended after {duration(time.monotonic() - began)}: {_line(served)}.")
+    tell(f"Ended after {duration(time.monotonic() - began)}: {_line(served)}.")
     return ExitStatus.FINISHED
 
 

@@ -122,13 +122,21 @@ def test_on_a_terminal_the_traffic_is_shown_until_ctrl_c(tmp_path: Path) -> None
     assert "Ended after 0:0" in screen.shown
 
 
-def test_what_is_shown_is_cleared_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def interrupted(seconds: float) -> None:
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_signal_ends_it_whatever_is_shown(
+    *, is_live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupt(_: float) -> None:
         signal.raise_signal(signal.SIGINT)
-        await anyio.sleep(seconds)
+        await anyio.sleep_forever()
 
-    monkeypatch.setattr(_emulator, "is_live", lambda: True)
-    monkeypatch.setattr(_emulator, "sleep", interrupted)
+    def is_live_or_interrupted() -> bool:
+        if not is_live:
+            signal.raise_signal(signal.SIGINT)
+        return is_live
+
+    monkeypatch.setattr(_emulator, "is_live", is_live_or_interrupted)
+    monkeypatch.setattr(_emulator, "sleep", interrupt)
     for arguments in ([], ["--json"]):
         done = terminal.call("emulator", *arguments)
         assert done.returncode == 0
