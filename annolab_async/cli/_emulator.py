@@ -106,6 +106,12 @@ async def emulator(
         EmulatorServer,
         Faults,
     )
+    from annolab_async.emulator._settings import (  # noqa: PLC0415
+        DEFAULT_GROUPS,
+        DEFAULT_LAYERS,
+        DEFAULT_MODELS,
+        DEFAULT_PROJECTS,
+    )
 
     if unavailable + reset + no_answer + cut_answer > 1:
         raise Problem(
@@ -129,7 +135,10 @@ async def emulator(
                 seed=seed,
             ),
             download_faults=DownloadFaults(cut=cut_download, seed=seed),
-            **_names(group, project, model, output_layer),
+            groups=_with(DEFAULT_GROUPS, group),
+            projects=_with(DEFAULT_PROJECTS, project),
+            models=_with(DEFAULT_MODELS, model),
+            layers=_with(DEFAULT_LAYERS, output_layer),
         )
         server = EmulatorServer(served, host=host, port=port)
     except ValueError as error:
@@ -152,22 +161,6 @@ async def emulator(
                 tasks.cancel_scope.cancel()
     tell(f"Ended after {duration(time.monotonic() - began)}: {_line(served)}.")
     return ExitStatus.FINISHED
-
-
-def _names(
-    groups: Sequence[str] | None,
-    projects: Sequence[str] | None,
-    models: Sequence[str] | None,
-    layers: Sequence[str] | None,
-) -> dict[str, Mapping[str, int]]:
-    from annolab_async.emulator import _settings as usual  # noqa: PLC0415
-
-    return {
-        "groups": _with(usual.DEFAULT_GROUPS, groups),
-        "projects": _with(usual.DEFAULT_PROJECTS, projects),
-        "models": _with(usual.DEFAULT_MODELS, models),
-        "layers": _with(usual.DEFAULT_LAYERS, layers),
-    }
 
 
 def _with(known: Mapping[str, int], names: Sequence[str] | None) -> Mapping[str, int]:

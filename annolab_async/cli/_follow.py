@@ -32,7 +32,7 @@ _MOST_IDS: Final = 20
 _MOST_LINES: Final = 10
 _ORDER: Final = (Outcome.FINISHED, Outcome.ERRORED, Outcome.TIMED_OUT, Outcome.LOST)
 # What these warn of is shown here.
-_SHOWN_HERE: Final = "annolab_async._watch_report"
+_SHOWN_HERE: Final = "annolab_async._watcher"
 
 
 @define
@@ -55,8 +55,8 @@ class Followed:
     traffic: Traffic
     base_url: str | None
     is_json: bool
-    ends: dict[int, Outcome] = Factory(dict)
-    untold: list[str] = Factory(list)
+    ends: dict[int, Outcome] = Factory(dict[int, Outcome])
+    untold: list[str] = Factory(list[str])
     seconds: float = 0.0
 
     @property

@@ -6,7 +6,7 @@ import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from anyio import create_task_group, move_on_after, open_signal_receiver
+from anyio import CancelScope, create_task_group, move_on_after, open_signal_receiver
 
 from annolab_async.cli._terminal import tell
 
@@ -35,21 +35,23 @@ class Interrupts:
 async def until_interrupted() -> AsyncGenerator[Interrupts]:
     """Cancel a block at Ctrl-C or SIGTERM, and go on behind it."""
     interrupts = Interrupts()
+    listening = CancelScope()
     with open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with create_task_group() as tasks:
 
             async def listen() -> None:
-                await anext(signals)
-                interrupts.have_come = True
-                if interrupts.wait_for is not None:
-                    tell(
-                        f"Waiting for {interrupts.wait_for}, {_GRACE_SECONDS:g} s at most. "
-                        "Once more stops at once."
-                    )
-                    with move_on_after(_GRACE_SECONDS):
-                        await anext(signals)
-                tasks.cancel_scope.cancel()
+                with listening:
+                    await anext(signals)
+                    interrupts.have_come = True
+                    if interrupts.wait_for is not None:
+                        tell(
+                            f"Waiting for {interrupts.wait_for}, {_GRACE_SECONDS:g} s at most. "
+                            "Once more stops at once."
+                        )
+                        with move_on_after(_GRACE_SECONDS):
+                            await anext(signals)
+                    tasks.cancel_scope.cancel()
 
             tasks.start_soon(listen)
             yield interrupts
-            tasks.cancel_scope.cancel()
+            listening.cancel()

@@ -9,11 +9,14 @@ from annolab_async.cli._problems import problem_of
 from annolab_async.cli._words import duration, ids
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from annolab_async import InferenceJob, Transition
 
 __all__ = [
     "STYLES",
     "job_json",
+    "sources",
     "state_of",
     "state_word",
     "transition_json",
@@ -29,6 +32,12 @@ STYLES: Final = {
     "running": "cyan",
 }
 _LONGEST: Final = 40
+
+
+def sources(source_ids: Sequence[int], most: int = 6) -> str:
+    """Return sources, of many only the first and how many more there are."""
+    word = "source" if len(source_ids) == 1 else "sources"
+    return f"{word} {ids(source_ids, most)}"
 
 
 def state_word(job: InferenceJob) -> str:
@@ -62,7 +71,7 @@ def transition_line(transition: Transition, *, most_ids: int = 6) -> str:
     if outcome is None or outcome is Outcome.FINISHED:
         return line
     if job is not None and job.source_ids:
-        line += f", sources {ids(job.source_ids, most_ids)}"
+        line += f", {sources(job.source_ids, most_ids)}"
     if outcome is Outcome.TIMED_OUT:
         return f"{line}, last seen {state_word(job)}" if job is not None else line
     return f"{line}: {why(transition.error)}" if transition.error is not None else line

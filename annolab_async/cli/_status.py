@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio import CapacityLimiter, create_task_group
@@ -102,7 +102,7 @@ async def _ask(
         raise failure
 
 
-def _for_machines(job_id: int, answer: InferenceJob | AnnoLabError) -> dict[str, object]:
+def _for_machines(job_id: int, answer: InferenceJob | AnnoLabError) -> dict[str, Any]:
     if isinstance(answer, InferenceJob):
         return job_json(answer) | {"error": None}
     state = "lost" if isinstance(answer, NotFound) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import anyio
 import typer
@@ -12,7 +12,7 @@ from annolab_async import InferenceJob, InferenceRequest
 from annolab_async.cli._display import Traffic
 from annolab_async.cli._follow import Followed, follow
 from annolab_async.cli._interrupts import until_interrupted
-from annolab_async.cli._job_words import job_json, state_word, why
+from annolab_async.cli._job_words import job_json, sources as sources_of, state_word, why
 from annolab_async.cli._options import (
     BaseUrl,
     Group,
@@ -27,12 +27,9 @@ from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._sources import Column, Format, Sources, read_sources
 from annolab_async.cli._terminal import print_json, print_line, tell
 from annolab_async.cli._watch import Timeout
-from annolab_async.cli._words import ids
 from annolab_async.errors import InvalidResponse, SubmissionUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from annolab_async import AsyncInferenceClient
     from annolab_async.cli._interrupts import Interrupts
 
@@ -82,13 +79,9 @@ async def _submit(
     is_json: bool,
 ) -> int:
     traffic = Traffic()
-    client = make_client(base_url, hooks=[traffic])
-    followed: Followed | None = None
-    async with until_interrupted() as interrupts, client:
-        job_id = await _send(client, request, interrupts, is_json=is_json)
-        followed = Followed([job_id], traffic, base_url, is_json)
-        if wait and not interrupts.have_come:
-            await follow(client, followed, timeout=timeout)
+    followed = await _go(
+        request, traffic, wait=wait, timeout=timeout, base_url=base_url, is_json=is_json
+    )
     if followed is None:
         tell("Interrupted.")
         if traffic.requests:
@@ -99,6 +92,25 @@ async def _submit(
     if not is_json:
         tell("To watch it:", f"  {followed.command()}")
     return ExitStatus.FINISHED
+
+
+async def _go(
+    request: InferenceRequest,
+    traffic: Traffic,
+    *,
+    wait: bool,
+    timeout: float | None,
+    base_url: str | None,
+    is_json: bool,
+) -> Followed | None:
+    client = make_client(base_url, hooks=[traffic])
+    followed: Followed | None = None
+    async with until_interrupted() as interrupts, client:
+        job_id = await _send(client, request, interrupts, is_json=is_json)
+        followed = Followed([job_id], traffic, base_url, is_json)
+        if wait and not interrupts.have_come:
+            await follow(client, followed, timeout=timeout)
+    return followed
 
 
 async def _send(
@@ -121,8 +133,8 @@ async def _send(
             status=ExitStatus.FAILED,
         ) from error
     except InvalidResponse as error:
-        if (job_id := error.inference_job_id) is None:
-            raise
+        # Without an id it would have been unknown.
+        job_id = cast("int", error.inference_job_id)
         tell(error)
         job = InferenceJob(job_id, status="", source_ids=request.source_ids)
     finally:
@@ -131,18 +143,13 @@ async def _send(
         print_json({"event": "job", **job_json(job)})
     else:
         state = f" {state_word(job)}" if job.status else ""
-        print_line(f"job {job.inference_job_id}{state}, {_sources(job.source_ids)}")
+        print_line(f"job {job.inference_job_id}{state}, {sources_of(job.source_ids)}")
     return job.inference_job_id
 
 
 def _what_to_do(request: InferenceRequest) -> str:
     return (
-        f"Look at AnnoLab for a job over {_sources(request.source_ids)}, or for new predictions in the layer "
+        f"Look at AnnoLab for a job over {sources_of(request.source_ids)}, or for new predictions in the layer "
         f"{request.output_layer_identifier!r}, before you submit it again: that would be paid for again. "
         "If there is a job: annolab-async watch JOB."
     )
-
-
-def _sources(source_ids: Sequence[int]) -> str:
-    word = "source" if len(source_ids) == 1 else "sources"
-    return f"{word} {ids(source_ids)}"

@@ -44,7 +44,7 @@ def environment(process: subprocess.Popen[str]) -> dict[str, str]:
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(2)]
     words = [re.fullmatch(r"export (ANNOLAB_[A-Z_]+)=(\S+)\n", line) for line in lines]
-    return dict(word.groups() for word in words if word)
+    return {word[1]: word[2] for word in words if word}
 
 
 def job(number: int) -> dict[str, object]:
