@@ -11,6 +11,7 @@ from annolab_async import __version__
 from annolab_async.cli._command import command, print_problem, quiet_pipes
 from annolab_async.cli._demo_command import demo
 from annolab_async.cli._emulator import emulator
+from annolab_async.cli._export import export
 from annolab_async.cli._problems import ExitStatus
 from annolab_async.cli._report import report
 from annolab_async.cli._resolve import resolve
@@ -66,7 +67,7 @@ def annolab_async(
 
 _COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
     _MANY: [run, resume, runs, resolve, report],
-    _ONE: [submit, status, watch],
+    _ONE: [submit, status, watch, export],
     _LOCAL: [emulator, demo],
 }
 for _panel, _functions in _COMMANDS.items():

@@ -7,11 +7,18 @@ import os
 import re
 import signal
 import subprocess
+from datetime import UTC, datetime
+from io import StringIO
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
+from rich.console import Console
 
-from annolab_async.cli import _follow
+from annolab_async import InferenceJob, Outcome, RetryPlanned, Transition
+from annolab_async.cli import _follow, _terminal
+from annolab_async.cli._display import Traffic
+from annolab_async.cli._watch_display import WatchDisplay
 from annolab_async.emulator import BadReply
 from tests.cli import terminal
 from tests.cli.conftest import PLAN, Place
@@ -228,3 +235,79 @@ def test_json_on_a_terminal_is_not_written_over(place: Place) -> None:
         assert screen.wait() == 0
     events = [json.loads(line)["event"] for line in screen.shown.splitlines()]
     assert events == ["transition", "transition", "summary"]
+
+
+def test_what_is_shown_for_a_while_is_told_at_the_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = submit(place, *[["Queued", "Errored"]] * 12, ["Queued", "Finished"])
+    monkeypatch.setattr(_follow, "is_live", lambda: True)
+    monkeypatch.setattr(_terminal.OUT, "_force_terminal", True)
+    done = place.call("watch", *jobs)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[10] == "and 2 jobs more that did not finish"
+    assert re.match(r"job \d+ errored after 0:0\d, source 1\d\d$", done.stdout.splitlines()[0])
+    assert done.stdout.splitlines()[11].startswith("13 jobs: 1 finished, 12 errored; ")
+
+
+def transition(
+    job_id: int, status: str | None, *, ago: str | None = None, outcome: Outcome | None = None
+) -> Transition:
+    return Transition(
+        inference_job_id=job_id,
+        job=None if status is None else InferenceJob(job_id, status, (100 + job_id,)),
+        previous=None if ago is None else InferenceJob(job_id, ago, (100 + job_id,)),
+        outcome=outcome,
+        observed_at=datetime.now(UTC),
+        elapsed=1.0,
+        polls=2,
+        uncertainty=1.0,
+    )
+
+
+def drawn(display: WatchDisplay) -> str:
+    screen = Console(file=StringIO(), width=80)
+    with screen.capture() as captured:
+        screen.print(display._drawn())
+    return captured.get()
+
+
+@pytest.mark.anyio
+async def test_each_of_a_few_jobs_has_a_row() -> None:
+    traffic = Traffic()
+    display = WatchDisplay([1, 2, 3, 4], traffic)
+    display.note(transition(1, "Queued"))
+    display.note(transition(2, "\x1b[2J"))
+    display.note(transition(3, None, outcome=Outcome.LOST))
+    text = drawn(display)
+    assert re.search(r"^  1  queued +0:00  101", text, re.MULTILINE)
+    assert re.search(r"^  2  in state '\\x1b\[2J' +0:00  102", text, re.MULTILINE)
+    assert re.search(r"^  3  lost", text, re.MULTILINE)
+    assert re.search(r"^  4  not seen yet +0:00", text, re.MULTILINE)
+    assert "1 in an unknown state, 1 lost, 1 not seen yet, 1 queued" in text
+    assert "1 of 4 jobs ended" in text
+    assert "0 requests, 0:00 so far, about 0:00 left" in text
+    assert "job 3 lost after 0:01" in text
+    with display:
+        with anyio.move_on_after(0.01):
+            await display.keep()
+
+
+def test_of_many_jobs_only_the_numbers_and_the_latest_troubles_are_drawn() -> None:
+    traffic = Traffic()
+    display = WatchDisplay(range(1, 21), traffic)
+    for job_id in range(1, 20):
+        display.note(transition(job_id, "Errored", ago="Queued", outcome=Outcome.ERRORED))
+    traffic.on_retry(
+        RetryPlanned(kind="poll", attempt=1, delay=1, error=ValueError("x\x1b"), inference_job_id=1)  # type: ignore[arg-type]
+    )
+    text = drawn(display)
+    assert "STATE" not in text
+    assert "19 errored, 1 not seen yet" in text
+    assert [f"job {number} errored after" in text for number in (16, 17, 18, 19)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert r"trying again: x\x1b" in text
