@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from attrs import define, frozen
@@ -75,7 +75,7 @@ class OpenTelemetryHooks:
         self._tracer = trace.get_tracer(SCOPE, VERSION, tracer_provider)
         self._meters = meters_of(meter_provider)
         self._propagates_to_polls = propagates_to_polls
-        self._inject = (propagator or propagate.get_global_textmap()).inject
+        self._propagator: Any = propagator or propagate.get_global_textmap()
         self._submissions: dict[SubmissionBegan, _Current] = {}
         self._submitted: OrderedDict[int, tuple[SpanContext, int]] = OrderedDict()
         self._jobs: dict[int, _Job] = {}
@@ -259,7 +259,7 @@ class OpenTelemetryHooks:
 
     def _headers(self, of: Context | None) -> dict[str, str]:
         headers: dict[str, str] = {}
-        self._inject(headers, context=of)
+        self._propagator.inject(headers, context=of)
         return headers
 
     def _server(self, origin: str) -> dict[str, str | int]:

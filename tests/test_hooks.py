@@ -329,6 +329,7 @@ async def test_an_export_begins_and_ends_once() -> None:
         await client.get_export(export.job)
         assert followed.export_id == other.export_id
         assert not hook.of(ExportEnded)[0].error
+        await client.get_export(other.job)
         ended_before = len(hook.of(ExportEnded))
         with pytest.raises(NotFound):
             await client.export(group_name="Company Name", project="Nowhere")

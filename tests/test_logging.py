@@ -85,7 +85,8 @@ def test_no_field_takes_the_name_of_what_a_log_record_has() -> None:
 
 
 def test_every_field_stands_in_the_documentation() -> None:
-    told = {*re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)}
+    table = PAGE.read_text().partition("| field |")[2].partition("\n\n")[0]
+    told = {*re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)}
     assert {name for _, name in extras()} == told
 
 
@@ -124,6 +125,22 @@ async def test_requests_cost_no_line_when_debug_is_off(caplog: pytest.LogCapture
     async with in_process(an_emulator()) as client:
         await client.wait(await client.submit(a_request()), schedule=EVERY_SECOND)
     assert not at_least(caplog, logging.DEBUG)
+
+
+async def test_a_429_slows_the_client_down_when_debug_is_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    front = Front()
+    async with in_process(front) as client:
+        await client.submit(a_request())
+        caplog.clear()
+        caplog.set_level(logging.INFO, logger="annolab_async")
+        front.answers["GET"] = [(429, {"Retry-After": "20"})]
+        began = anyio.current_time()
+        await client.get_job(1)
+        assert anyio.current_time() - began >= 20
+    (line,) = at_least(caplog, logging.DEBUG)
+    assert fields(line) == {"status_code": 429, "retry_after": 20.0}
 
 
 async def test_a_watcher_has_a_line_a_minute_however_many_polls(

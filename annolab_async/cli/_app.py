@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from annolab_async import __version__
-from annolab_async.cli._command import command, print_problem, quiet_pipes
+from annolab_async.cli._command import command, paragraphs_of, print_problem, quiet_pipes
 from annolab_async.cli._demo_command import demo
 from annolab_async.cli._emulator import emulator
 from annolab_async.cli._export import export
@@ -43,7 +43,6 @@ def _print_version(is_asked: bool) -> None:  # noqa: FBT001  # typer calls it so
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def annolab_async(
     context: typer.Context,
     *,
@@ -64,6 +63,8 @@ def annolab_async(
         print(context.get_help())  # noqa: T201
         raise typer.Exit(ExitStatus.USAGE)
 
+
+app.callback(invoke_without_command=True, help=paragraphs_of(annolab_async))(annolab_async)
 
 _COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
     _MANY: [run, resume, runs, resolve, report],
@@ -88,8 +89,6 @@ def run_app(arguments: list[str] | None = None) -> int:
     try:
         status: Any = app(arguments, prog_name="annolab-async", standalone_mode=False)
         sys.stdout.flush()
-    except typer.Abort:
-        return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         quiet_pipes()
         return ExitStatus.NO_READER

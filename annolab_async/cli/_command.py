@@ -9,7 +9,7 @@ import sys
 import traceback
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import anyio
 import typer
@@ -20,7 +20,14 @@ from annolab_async.cli._terminal import ERR, hide, safe, tell
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-__all__ = ["LIBRARIES", "command", "missing_library", "print_problem", "quiet_pipes"]
+__all__ = [
+    "LIBRARIES",
+    "command",
+    "missing_library",
+    "paragraphs_of",
+    "print_problem",
+    "quiet_pipes",
+]
 
 LIBRARIES: Final = frozenset({"rich", "sqlalchemy", "starlette", "typer", "uvicorn"})
 _FAULT: Final = "This is a fault of annolab-async itself: {}"
@@ -57,11 +64,15 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
     )
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    # Its lines are folded to the terminal's width, not to the source's.
-    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-    wrapped.__doc__ = "\n\n".join(text.replace("\n", " ") for text in paragraphs)
+    wrapped.__doc__ = paragraphs_of(function)
     wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
     return wrapped
+
+
+def paragraphs_of(function: Callable[..., Any]) -> str:
+    """Return a function's docstring, each paragraph in a line: a terminal's width is not the source's."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    return "\n\n".join(text.replace("\n", " ") for text in paragraphs)
 
 
 @contextmanager
@@ -124,7 +135,7 @@ def missing_library(error: BaseException) -> str | None:
 def is_broken_pipe(error: BaseException) -> bool:
     """Return whether an error is that whatever read the output is gone."""
     if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
+        group = cast("BaseExceptionGroup[BaseException]", error)
         return all(map(is_broken_pipe, group.exceptions))
     return isinstance(error, BrokenPipeError) and error.filename is None
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from anyio import sleep
 from rich.console import Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from annolab_async import BatchState
-from annolab_async.cli._terminal import ERR, safe, tell
+from annolab_async.cli._terminal import live, safe, tell
 from annolab_async.cli._words import (
     FAILED,
     batch_line,
@@ -89,7 +88,7 @@ class Display:
         self._latest: deque[str] = deque(maxlen=_LATEST)
         self._told = 0
         # Redrawn by a task, not by a thread: what it shows changes only between two steps of the loop.
-        self._live = Live(console=ERR, auto_refresh=False, transient=True) if is_live else None
+        self._live = live() if is_live else None
 
     def __enter__(self) -> Self:
         if self._live is not None:

@@ -16,7 +16,7 @@ from annolab_async.cli._display import Display, Traffic
 from annolab_async.cli._options import command_line, make_client
 from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._stopping import Stopping
-from annolab_async.cli._summary import End, print_end
+from annolab_async.cli._summary import MOST_TOLD, End, print_end
 from annolab_async.cli._terminal import is_live, print_json, tell
 from annolab_async.cli._words import FAILED, OPEN, batch_json, plural
 from annolab_async.errors import AnnoLabError, LedgerError
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["JobTimeout", "MaxInFlight", "OnError", "OnErrorOption", "Way", "go_on"]
 
 _STOP_SECONDS: Final = 10.0
-# How many batches in trouble are told of at the end, besides the unknown ones.
-_MOST_FAILED: Final = 1000
 # What these warn of is shown and summed up here.
 _SHOWN_HERE: Final = ("annolab_async._sender", "annolab_async._client")
 
@@ -170,24 +168,28 @@ async def _follow(
     *,
     tries_failed_again: bool,
 ) -> End:
-    failure: AnnoLabError | Problem | None = None
+    failure: AnnoLabError | None = None
     failed: list[BatchRecord] = []
-    async with client.fan_out(
-        plan,
-        ledger=way.ledger,
-        run=way.run,
-        on_error="split" if way.on_error is OnError.SPLIT else "keep",
-        max_in_flight=way.max_in_flight,
-        job_timeout=way.job_timeout,
-        stop_timeout=_STOP_SECONDS,
-    ) as run:
+    try:
+        fan_out = client.fan_out(
+            plan,
+            ledger=way.ledger,
+            run=way.run,
+            on_error="split" if way.on_error is OnError.SPLIT else "keep",
+            max_in_flight=way.max_in_flight,
+            job_timeout=way.job_timeout,
+            stop_timeout=_STOP_SECONDS,
+        )
+    except ValueError as error:
+        raise Problem(f"{error}.") from None
+    async with fan_out as run:
         stopping.run = run
         try:
             if tries_failed_again:
                 tell(f"Trying {plural(await run.retry(), 'batch')} once more.")
             await _show(run, way, traffic)
-        except (AnnoLabError, ValueError) as error:
-            failure = error if isinstance(error, AnnoLabError) else Problem(str(error))
+        except AnnoLabError as error:
+            failure = error
         with suppress(LedgerError):
             failed = await _first_failed(run)
     return End(
@@ -224,7 +226,7 @@ async def _first_failed(run: FanOut) -> list[BatchRecord]:
     async with aclosing(run.batches(FAILED)) as batches:
         async for record in batches:
             found.append(record)
-            if len(found) == _MOST_FAILED:
+            if len(found) == MOST_TOLD:
                 break
     return found
 

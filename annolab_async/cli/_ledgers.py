@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 from anyio import to_thread
@@ -92,7 +92,7 @@ def stored_plan(info: RunInfo) -> BatchPlan:
             project_identifier=details["projectIdentifier"],
             model_identifier=details["modelIdentifier"],
             output_layer_identifier=details["outputLayerIdentifier"],
-            source_ids=_no_more(),
+            source_ids=_NoMore(),
             batch_size=details["batchSize"],
         )
     except (KeyError, TypeError, ValueError):
@@ -105,6 +105,11 @@ def stored_plan(info: RunInfo) -> BatchPlan:
     return plan
 
 
-async def _no_more() -> AsyncGenerator[int]:
-    for source_id in list[int]():
-        yield source_id
+class _NoMore:
+    """Sources that come over time, of which there are no more."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        raise StopAsyncIteration

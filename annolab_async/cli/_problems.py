@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, cast
 
 from annolab_async.errors import (
     AnnoLabError,
@@ -66,7 +66,7 @@ def problem_of(error: BaseException) -> Problem | None:
         error: whatever a command has raised.
     """
     if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
+        group = cast("BaseExceptionGroup[BaseException]", error)
         return problem_of(group.exceptions[0]) if len(group.exceptions) == 1 else None
     if isinstance(error, Problem):
         return error

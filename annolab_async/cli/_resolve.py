@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,16 +12,13 @@ from annolab_async.cli._ledgers import existing_ledger, find_run, stored_plan, t
 from annolab_async.cli._options import BaseUrl, Json, Ledger, RunName, command_line, make_client
 from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._terminal import print_json, print_line, print_table, tell
-from annolab_async.cli._words import batch_json, clock, ids, plural
+from annolab_async.cli._words import batch_json, clock, ids, plural, short
 
 if TYPE_CHECKING:
     from annolab_async import BatchRecord
     from annolab_async.ledger import LedgerRun
 
 __all__ = ["resolve"]
-
-# The rest is the same for all.
-_LONGEST: Final = 100
 
 
 async def resolve(
@@ -125,7 +122,12 @@ def _list(
         print_table(
             ("batch", "sent", "sources", "why"),
             [
-                (record.number, clock(record.sent_at), ids(record.source_ids), _short(record.error))
+                (
+                    record.number,
+                    clock(record.sent_at),
+                    ids(record.source_ids),
+                    short(record.error or ""),
+                )
                 for record in unknown
             ],
             right=("batch",),
@@ -141,11 +143,6 @@ def _list(
     else:
         tell("No batch is unknown.")
     return ExitStatus.FINISHED
-
-
-def _short(text: str | None) -> str:
-    text = text or ""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 async def _chosen(

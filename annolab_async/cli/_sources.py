@@ -202,7 +202,7 @@ def _from_json_lines(text: str, column: str | None) -> Iterator[tuple[int, objec
             value: Any = json.loads(line)
         except (ValueError, RecursionError):
             raise _Fault(number, "this is no JSON.") from None
-        items: list[object] = value if isinstance(value, list) else [value]
+        items = cast("list[object]", value) if isinstance(value, list) else [value]
         for item in items:
             if isinstance(item, dict):
                 fields = cast("dict[str, object]", item)

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from annolab_async import BatchRecord, FanOutSummary
     from annolab_async.cli._go_on import Way
 
-__all__ = ["End", "print_end"]
+__all__ = ["MOST_TOLD", "End", "print_end"]
 
-_MOST_LINES: Final = 10
+MOST_TOLD: Final = 10
+"""How many batches in trouble are named, of each kind."""
 
 
 @frozen(kw_only=True)
@@ -28,7 +29,7 @@ class End:
     Attributes:
         summary: where it stands.
         unknown: batches of which nobody knows whether a job exists.
-        failed: batches that ended badly, or the first of them.
+        failed: batches that ended badly, the first of them.
         failed_source_ids: the sources of all of those.
         failure: why it could not go on; None if it came to its end or was stopped.
         is_stopped: whether it was told to stop.
@@ -79,11 +80,15 @@ def _next_steps(end: End, way: Way, again: str) -> list[tuple[str, str]]:
 def _print_for_people(end: End, way: Way, *, requests: int) -> None:
     summary = end.summary
     sources = dict(counts(summary.sources))
-    for title, records in (("unknown", end.unknown), ("failed", end.failed)):
-        for record in records[:_MOST_LINES]:
+    failed = sum(summary.batches.get(state, 0) for state in FAILED)
+    for title, records, total in (
+        ("unknown", end.unknown, len(end.unknown)),
+        ("failed", end.failed, failed),
+    ):
+        for record in records[:MOST_TOLD]:
             # Why a batch is unknown takes long to tell; `resolve` does.
             print_line(batch_line(record, with_error=title == "failed"))
-        if (more := len(records) - _MOST_LINES) > 0:
+        if (more := total - MOST_TOLD) > 0:
             print_line(f"and {plural(more, 'batch')} more {title}")
     print_table(
         ("batches", "sources", "state"),
@@ -94,7 +99,9 @@ def _print_for_people(end: End, way: Way, *, requests: int) -> None:
         right=("batches", "sources"),
     )
     if repeated := summary.repeated_source_ids:
-        print_line(f"{plural(repeated, 'source id')} occurred again and was left out.")
+        print_line(
+            f"{plural(repeated, 'source id')} occurred again and {'was' if repeated == 1 else 'were'} left out."
+        )
     print_line(
         f"Run {way.run!r} in {shown_spec(way.ledger)}: {plural(sum(summary.sources.values()), 'source')}, "
         f"{plural(requests, 'request')} in {duration(summary.elapsed)}."

@@ -10,6 +10,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 from annolab_async._secret import LINKS, ApiKey, key_fault
@@ -22,6 +23,7 @@ __all__ = [
     "OUT",
     "hide",
     "is_live",
+    "live",
     "print_json",
     "print_line",
     "print_table",
@@ -129,3 +131,11 @@ def print_table(
 def is_live() -> bool:
     """Return whether stderr is a terminal on which a display can be redrawn."""
     return sys.stderr.isatty() and ERR.is_terminal and not ERR.is_dumb_terminal
+
+
+def live() -> Live:
+    """Return a display at the end of stderr, to be redrawn by its owner; it vanishes when it stops."""
+    # Rich would send what is printed meanwhile to stderr, also where stdout goes into a file.
+    return Live(
+        console=ERR, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty()
+    )

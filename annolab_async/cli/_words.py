@@ -23,6 +23,7 @@ __all__ = [
     "ids",
     "plural",
     "progress_line",
+    "short",
     "sources_ended",
 ]
 
@@ -102,8 +103,14 @@ def batch_line(record: BatchRecord, *, most_ids: int = 6, with_error: bool = Tru
     why = (record.error if with_error else None) or (
         f"the server says {record.status!r}" if is_news else ""
     )
-    line = f"batch {record.number}{job} {state}"
-    return f"{line}, sources {ids(record.source_ids, most_ids)}" + (f": {why}" if why else "")
+    line = f"batch {record.number}{job} {state}, sources {ids(record.source_ids, most_ids)}"
+    # Of those that are unknown it takes long to say, and is much the same for all: `resolve` has it.
+    return f"{line}: {short(why) if record.state is BatchState.UNKNOWN else why}" if why else line
+
+
+def short(text: str, longest: int = 100) -> str:
+    """Return a text, or its beginning if it is longer than that."""
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def batch_json(record: BatchRecord) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """The pictures of a report's page, drawn by Bokeh.
 
-Of the libraries that draw in a page of Python's making, Bokeh is the one that is typed, draws on a canvas, which
-10,000 batches do not slow down, brings its script along in its package (1.3 MB; plotly's has 4.9), and, as long as
-none of its callbacks is used, evaluates no text as code, so that the page can forbid that. Altair's charts need a
-converter with a JavaScript engine to be had in one file.
+It is typed, draws on a canvas, which 10,000 batches do not slow down, brings its script along in its package (1.3 MB),
+and, as long as none of its callbacks is used, evaluates no text as code, so that the page can forbid that.
 """
 
 from __future__ import annotations

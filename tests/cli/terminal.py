@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from unittest import mock
 
+from coverage import Coverage
+
 from annolab_async.cli._app import run_app
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+ROOT: Final = Path(__file__).parents[2]
 PROGRAM: Final = [sys.executable, "-W", "error", "-m", "annolab_async.cli"]
 _SECONDS: Final = 60.0
 _ESCAPES: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -38,6 +41,11 @@ def settings(**more: str) -> dict[str, str]:
         if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM"}
         and not name.startswith("ANNOLAB")
     }
+    if Coverage.current() is not None:  # these processes are measured as the tests are
+        kept |= {
+            "COVERAGE_PROCESS_START": str(ROOT / "tests" / "cli" / "coverage.ini"),
+            "COVERAGE_FILE": str(ROOT / ".coverage"),
+        }
     return kept | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | more
 
 

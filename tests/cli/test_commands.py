@@ -7,6 +7,7 @@ import os
 import re
 import sqlite3
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from annolab_async.cli import _app
 from annolab_async.cli._options import command_line
 from tests.cli import terminal
 from tests.cli.conftest import PLAN, Place
+from tests.service import KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +64,7 @@ def test_each_command_has_help_for_itself_and_all_its_options(name: str) -> None
         (["run", "1", *PLAN, "--max-per-second", "-1"], "--max-per-second is -1.0, not a positive"),
         (["run", "1", *PLAN[:-1], " "], "output_layer_identifier is empty"),
         (["run", "1", *PLAN, "--base-url", "ftp://x"], "error: "),
+        (["run", "1", *PLAN, "--run", ""], "error: run is '', not a name."),
         (["run", "1", *PLAN, "--ledger", "."], "error: The ledger . cannot be used"),
         (["runs", "nope.db"], "error: There is no ledger nope.db."),
         (["resume", "--ledger", "sqlite:///nope.db"], "There is no ledger sqlite:///nope.db"),
@@ -70,13 +73,40 @@ def test_each_command_has_help_for_itself_and_all_its_options(name: str) -> None
 def test_wrong_usage_is_2_a_line_and_the_way_to_the_help(
     arguments: list[str], told: str, tmp_path: Path
 ) -> None:
-    env = {"ANNOLAB_API_KEY": "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"}
+    env = {"ANNOLAB_API_KEY": KEY}
     done = terminal.call(*arguments, env=env, cwd=tmp_path)
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) <= 2
     assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "told"),
+    [
+        ("sqlalchemy", ["run", "1", *PLAN], "annolab-async[ledger]"),
+        ("starlette", ["--version"], ""),
+        ("uvicorn", ["demo"], "annolab-async[cli,emulator,ledger]"),
+    ],
+)
+def test_only_what_needs_an_extra_asks_for_it(
+    missing: str, arguments: list[str], told: str, tmp_path: Path
+) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; from annolab_async.cli import main; main()"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, *arguments],
+        env=terminal.settings(ANNOLAB_API_KEY=KEY),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (2 if told else 0)
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -245,17 +245,17 @@ def test_an_interrupt_before_the_run_is_open_sends_nothing(place: Place) -> None
 
 
 def test_a_key_that_is_not_accepted_ends_the_run_in_a_line(place: Place) -> None:
-    env = {"ANNOLAB_API_KEY": "AAAAAAA-AAAAAAA-AAAAAAA-AAAAAAA"}
+    env = {"ANNOLAB_API_KEY": "XXXXXXX-XXXXXXX-XXXXXXX-OTHERXX"}
     done = place.run("run", "1", "2", *PLAN, env=env)
     assert done.returncode == 1
     assert "error: POST /v1/infer/batch answered 401" in done.stderr
     assert "hint: Check the key in the environment variable ANNOLAB_API_KEY." in done.stderr
     assert "annolab-async resume" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "AAAAAAA" not in done.stdout + done.stderr
+    assert "OTHERXX" not in done.stdout + done.stderr
     debugged = place.run("run", "1", "2", *PLAN, "--debug", env=env)
     assert "Traceback" in debugged.stderr
-    assert "AAAAAAA" not in debugged.stdout + debugged.stderr
+    assert "OTHERXX" not in debugged.stdout + debugged.stderr
 
 
 def test_an_output_that_nobody_reads_stops_the_run_in_silence(
@@ -299,7 +299,10 @@ def test_a_terminal_shows_progress_also_where_the_results_go_into_a_file(place: 
     ):
         assert shown.wait() == 0
     assert b"\x1b[" in shown.raw
-    assert summary_of((place.folder / "out").read_text())["batches"] == {"finished": 4}
+    assert "event" not in shown.shown
+    events = (place.folder / "out").read_text()
+    assert summary_of(events)["batches"] == {"finished": 4}
+    assert len([line for line in events.splitlines() if '"event": "batch"' in line]) >= 4
 
 
 def test_a_dumb_terminal_gets_plain_lines(place: Place) -> None:
