@@ -14,7 +14,7 @@ from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchS
 from annolab_async._fan_out_state import Books, RecordMailbox
 from annolab_async._owners import is_gone
 from annolab_async._records import Outcome
-from annolab_async._run_report import RunReport
+from annolab_async._run_log import RunLog
 from annolab_async._scribe import Scribe
 from annolab_async._sender import Sender
 from annolab_async.errors import AnnoLabError
@@ -121,7 +121,7 @@ class RunWork:
             batch_of=self.batch_of,
         )
         self._cutter = Cutter(plan)
-        self._report = RunReport(name, current_time())
+        self._log_lines = RunLog(name, current_time())
         watcher.report.level = logging.DEBUG  # the run has a line of its own
         self._planned_earlier = 0
         self._to_split: list[BatchRecord] = []
@@ -165,7 +165,7 @@ class RunWork:
         if self._plan.is_streamed:
             await self._leave_out_what_came_earlier()
         await self.scribe.count()
-        self._report.line("begins", self.summary())
+        self._log_lines.line("begins", self.summary())
 
     def summary(self) -> FanOutSummary:
         """Return where the run stands."""
@@ -174,8 +174,8 @@ class RunWork:
         )
 
     def _log_if_due(self) -> None:
-        if self._report.is_due(current_time()):
-            self._report.line("goes on", self.summary())
+        if self._log_lines.is_due(current_time()):
+            self._log_lines.line("goes on", self.summary())
 
     async def _leave_out_what_came_earlier(self) -> None:
         # What comes over time may come in another order each time.
@@ -344,7 +344,7 @@ class RunWork:
             except AnnoLabError as error:
                 _log.warning("%s", error, extra={"run": self.scribe.run_name})
         self.is_stopped = True
-        self._report.line("ends", self.summary())
+        self._log_lines.line("ends", self.summary())
         self.scribe.tell_news()
 
     async def _until_idle(self) -> None:

@@ -10,12 +10,17 @@ import typer
 from annolab_async import __version__
 from annolab_async.cli._command import command, paragraphs_of, print_problem, quiet_pipes
 from annolab_async.cli._demo_command import demo
+from annolab_async.cli._emulator import emulator
+from annolab_async.cli._export import export
 from annolab_async.cli._problems import ExitStatus
 from annolab_async.cli._report import report
 from annolab_async.cli._resolve import resolve
 from annolab_async.cli._resume import resume
 from annolab_async.cli._run import run
 from annolab_async.cli._runs import runs
+from annolab_async.cli._status import status
+from annolab_async.cli._submit import submit
+from annolab_async.cli._watch import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "run_app"]
 
 _MANY: Final = "Many sources"
-_ONE: Final = "Single batches"
+_ONE: Final = "Single jobs"
 _LOCAL: Final = "To try it out"
 
 app: Final = typer.Typer(
@@ -62,10 +67,9 @@ def annolab_async(
 app.callback(invoke_without_command=True, help=paragraphs_of(annolab_async))(annolab_async)
 
 _COMMANDS: Final[dict[str, list[Callable[..., Any]]]] = {
-    # `submit`, `status`, `watch` and `export` make up _ONE.
     _MANY: [run, resume, runs, resolve, report],
-    _ONE: [],
-    _LOCAL: [demo],
+    _ONE: [submit, status, watch, export],
+    _LOCAL: [emulator, demo],
 }
 for _panel, _functions in _COMMANDS.items():
     for _function in _functions:

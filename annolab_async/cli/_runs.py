@@ -48,7 +48,7 @@ async def runs(
                 clock(info.created_at),
                 clock(changed_at),
                 f"{sum(counted.batches.values()):,}" + ("" if info.is_planned else "+"),
-                f"{sum(counted.sources.values()):,}" + ("" if info.is_planned else "+"),
+                f"{sum(counted.sources_once.values()):,}" + ("" if info.is_planned else "+"),
                 ", ".join(f"{count:,} {state}" for state, count in counts(counted.batches)),
             )
             for info, counted, changed_at in rows
@@ -81,5 +81,5 @@ def _for_machines(info: RunInfo, counted: LedgerCounts, changed_at: datetime) ->
         "is_planned": info.is_planned,
         "plan": plan,
         "batches": {str(state): count for state, count in counted.batches.items()},
-        "sources": {str(state): count for state, count in counted.sources.items()},
+        "sources": {str(state): count for state, count in counted.sources_once.items()},
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from attrs import frozen
 
-from annolab_async._batch_records import BatchState  # noqa: TC001  # likewise
+from annolab_async._batch_records import BatchState  # likewise
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -58,6 +58,11 @@ class LedgerCounts:
 
     batches: Mapping[BatchState, int]
     sources: Mapping[BatchState, int]
+
+    @property
+    def sources_once(self) -> Mapping[BatchState, int]:
+        """How many sources stand where, each counted once."""
+        return {state: n for state, n in self.sources.items() if state is not BatchState.SPLIT}
 
 
 class LedgerRun(Protocol):

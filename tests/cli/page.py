@@ -61,8 +61,10 @@ def written_anew(text: str, folder: Path) -> str:
 
 
 def masked(text: str) -> str:
-    """Return a page without what differs from time to time: numbers, widths of columns, and lines of progress."""
-    text = re.sub(r"^.* sources ended; batches: .*\n", "", text, flags=re.MULTILINE)
+    """Return a page without what differs from time to time: numbers, widths of columns, and what was seen under way."""
+    text = re.sub(
+        r"^(.* sources ended; batches: .*|job \d+ running.*)\n", "", text, flags=re.MULTILINE
+    )
     return re.sub(r" +", " ", re.sub(r"\d[\d,.:]*", "#", text))
 
 

@@ -333,7 +333,7 @@ async def test_a_client_that_asyncio_cancels_while_it_hangs_up_hangs_up_everywhe
 ) -> None:
     task = asyncio.current_task()
     assert task
-    with chaos(by_request(usual)) as server, pytest.raises(asyncio.CancelledError):
+    with chaos(by_request(usual)) as server:
         opened = a_client(kind, server, pool=POOL)
         client = await opened.__aenter__()
         async with anyio.create_task_group() as tasks:
@@ -341,11 +341,10 @@ async def test_a_client_that_asyncio_cancels_while_it_hangs_up_hangs_up_everywhe
                 tasks.start_soon(client.get_job, LATER + number)
             await server.until(lambda: len(server.requests) == POOL)
             server.gate.set()
-        try:
+        with pytest.raises(asyncio.CancelledError):
             await Stepped(opened.__aexit__(None, None, None), task.cancel, at)
-        finally:
-            # By itself: what is left to the garbage collector is warned of, which fails the test.
-            gc.collect()
-            while task.uncancel():
-                pass
-            await server.until(lambda: server.open_sockets == 0)
+        while task.uncancel():
+            pass
+        # By itself: what is left to the garbage collector is warned of, which fails the test.
+        gc.collect()
+        await server.until(lambda: server.open_sockets == 0)

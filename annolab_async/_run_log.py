@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from annolab_async._fan_out_state import FanOutSummary
 
-__all__ = ["RunReport"]
+__all__ = ["RunLog"]
 
 # Its lines are those of the run.
 _log: Final = logging.getLogger("annolab_async._fan_out")
 _SECONDS_BETWEEN_LINES: Final = 60.0
 
 
-class RunReport:
+class RunLog:
     """Logs where a run stands.
 
     Args:
