@@ -5,7 +5,8 @@ all figures, ``--svg`` draws cost against requests under way at once. ``--quick`
 Exits with 1 if a ratio is twice its target or more.
 
 Every contender runs in a process of its own, the server in another; contenders take turns, round after round, and
-their figures are scaled by a yardstick that is run between the segments of a run (``meter.py``).
+their figures are scaled by a yardstick that is run between the segments of a run (``meter.py``). What hooks add is
+less than what one process differs from the next: with and without them take turns in one process.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ _FEW: Final = 1_000
 _AT: Final = 128
 _MB: Final = 1e6
 _RUN_SECONDS: Final = 120.0
+_HOOKED: Final = [
+    (name, f"{name}, {what}")
+    for name in ("default install", "aiohttp")
+    for what in ("hooks", "OpenTelemetry")
+]
 _DRAWN: Final = {
     ("plain httpx", "asyncio"): "plain httpx",
     ("plain httpx2", "asyncio"): "plain httpx2",
@@ -65,12 +71,14 @@ class Effort:
         rounds: how often each contender has its turn.
         segments: of one run, measured.
         seconds: CPU seconds of a segment, at least.
+        turns: how often with and without hooks have theirs.
         only: who takes part and with how many permits, None for all.
     """
 
     rounds: int
     segments: int
     seconds: float
+    turns: int = 0
     only: dict[str, tuple[int, ...]] | None = None
 
     def rows(self) -> list[tuple[Row, tuple[int, ...]]]:
@@ -83,21 +91,17 @@ class Effort:
         ]
 
 
-_WHOLE: Final = Effort(rounds=3, segments=3, seconds=0.2)
+_WHOLE: Final = Effort(rounds=3, segments=3, seconds=0.2, turns=15)
 _QUICK: Final = Effort(
     rounds=1,
     segments=3,
     seconds=0.1,
+    turns=5,
     only={
         "plain httpx": (128,),
         "default install": (16, 128, 512),
         "aiohttp": (128,),
         "raw aiohttp": (128,),
-        **{
-            f"{name}, {what}": (128,)
-            for name in ("default install", "aiohttp")
-            for what in ("hooks", "OpenTelemetry")
-        },
         **{
             f"{jobs:,} jobs, {name}": (128,)
             for jobs in (_FEW, _MANY)
@@ -151,6 +155,31 @@ def _costs(effort: Effort) -> dict[Row, dict[int, list[float]]]:
     return costs
 
 
+def _shares(effort: Effort) -> dict[str, float]:
+    """Return what a poll with hooks costs, as a share of one without."""
+    shares: dict[str, float] = {}
+    with canned_server() as base:
+        for name, hooked in _HOOKED:
+            print(f"\r{hooked:60}", end="", file=sys.stderr)
+            order = {"names": [name, hooked], "base": base, "turns": effort.turns}
+            shares[hooked] = _in_child("--compare", json.dumps(order))
+    print(f"\r{'':60}\r", end="", file=sys.stderr)
+    return shares
+
+
+async def _compare(order: dict[str, Any]) -> float:
+    effort = Effort(rounds=1, segments=1, seconds=0.2)
+    without, hooked = order["names"]
+    shares: list[float] = []
+    before = await _measured(without, order["base"], _AT, effort)
+    for _ in range(order["turns"]):
+        cost = await _measured(hooked, order["base"], _AT, effort)
+        after = await _measured(without, order["base"], _AT, effort)
+        shares.append(cost / (before + after) * 2)
+        before = after
+    return median(shares)
+
+
 def _run(order: dict[str, Any]) -> list[tuple[int, float]]:
     effort = Effort(rounds=1, segments=order["segments"], seconds=order["seconds"])
 
@@ -185,7 +214,7 @@ async def _memory(*, is_traced: bool) -> float:
         return tracemalloc.get_traced_memory()[0] / _MB if is_traced else _resident() - before
 
 
-def _targets(costs: Costs, memory: dict[str, float]) -> list[Target]:
+def _targets(costs: Costs, shares: dict[str, float], memory: dict[str, float]) -> list[Target]:
     plain = costs["plain httpx", "asyncio"][_AT]
     raw = costs["raw aiohttp", "asyncio"][_AT]
     aiohttp = costs["aiohttp", "asyncio"][_AT]
@@ -201,13 +230,7 @@ def _targets(costs: Costs, memory: dict[str, float]) -> list[Target]:
         Target("aiohttp / raw aiohttp, 128 at once", aiohttp / raw, 1.5),
     ]
     targets += [
-        Target(
-            f"{name}, {what} / {name}, 128 at once",
-            costs[f"{name}, {what}", "asyncio"][_AT] / costs[name, "asyncio"][_AT],
-            1.1,
-        )
-        for name in ("default install", "aiohttp")
-        for what in ("hooks", "OpenTelemetry")
+        Target(f"{hooked} / {name}, 128 at once", shares[hooked], 1.1) for name, hooked in _HOOKED
     ]
     for name in ("FixedInterval", "Predictive"):
         many, few = (costs[f"{jobs:,} jobs, {name}", "asyncio"][_AT] for jobs in (_MANY, _FEW))
@@ -245,10 +268,13 @@ def main() -> None:
         "--svg", type=Path, help="where to draw cost against requests under way at once"
     )
     parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--compare", help=argparse.SUPPRESS)
     parser.add_argument("--memory", choices=("traced", "resident"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         print(json.dumps(_run(json.loads(options.run))))
+    elif options.compare:
+        print(json.dumps(anyio.run(_compare, json.loads(options.compare))))
     elif options.memory:
         size = anyio.run(lambda: _memory(is_traced=options.memory == "traced"))
         print(json.dumps(size))
@@ -258,15 +284,17 @@ def main() -> None:
 
 def _bench(*, quick: bool, json_file: Path | None, svg_file: Path | None) -> int:
     begun = time.monotonic()
-    all_costs = _costs(_QUICK if quick else _WHOLE)
+    effort = _QUICK if quick else _WHOLE
+    all_costs = _costs(effort)
     costs = {
         row: {permits: median(figures) for permits, figures in by_permits.items()}
         for row, by_permits in all_costs.items()
     }
+    shares = _shares(effort)
     memory = {"RSS": _in_child("--memory", "resident")}
     if not quick:
         memory["tracemalloc"] = _in_child("--memory", "traced")
-    targets = _targets(costs, memory)
+    targets = _targets(costs, shares, memory)
     print("\n".join([*_table(costs), "", *target_table(targets), ""]))
     print(machine_line(begun))
     if json_file:
