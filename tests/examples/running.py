@@ -62,6 +62,10 @@ class Running:
 
         return asyncio.run_coroutine_threadsafe(count(), self._loop).result(PATIENCE)
 
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function in its loop."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
     def stop(self) -> float:
         """Stop it; return how many seconds that took."""
         begun = time.monotonic()

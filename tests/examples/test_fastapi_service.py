@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fastapi.routing
 import httpx
 import pytest
+from attrs import evolve
 
 from annolab_async import NoResponse, RequestNotSent, WaitTimeout
 from annolab_async.emulator import BadReply
@@ -197,6 +199,42 @@ def test_clients_that_go_leave_no_task_behind(
         connection.close()
     until(lambda: service.tasks() <= before)
     assert not service.board.waits
+
+
+def test_a_reader_that_is_slow_holds_up_nobody_and_misses_nothing(
+    annolab_emulator: Emulator, service: Running, api: httpx.Client
+) -> None:
+    annolab_emulator.script(1, ["Queued"])
+    where = api.post("/jobs", json=[1]).headers["Location"] + "/events"
+    until(lambda: bool(service.board.stories[1].told))
+    before = service.tasks()
+    host = service.url.removeprefix("http://")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", int(host.rpartition(":")[2])))
+        slow.sendall(f"GET {where} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        until(lambda: service.tasks() > before)
+        # More than all buffers on the way hold.
+        first = service.board.stories[1].told[0]
+        assert first.job
+        job = evolve(first.job, status="x" * 10_000)
+        more = [
+            evolve(first, job=job, observed_at=first.observed_at + timedelta(milliseconds=number))
+            for number in range(1, 301)
+        ]
+        service.call(service.board.stories[1].go_on, *more)
+        with api.stream("GET", where) as stream:
+            told = messages(stream)
+            assert len([next(told) for _ in range(301)]) == 301
+        annolab_emulator.script(2, ["Finished"])
+        another = api.post("/jobs", json=[2]).headers["Location"]
+        assert api.get(another).json()["status"] == "Finished"
+        slow.settimeout(20)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
+        received = b""
+        while received.count(b"data: ") < 301:
+            received += slow.recv(1_000_000)
+    until(lambda: service.tasks() <= before)
 
 
 def test_a_stop_ends_streams_and_waits_at_once(
