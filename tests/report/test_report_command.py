@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -69,6 +70,23 @@ def test_it_prints_what_it_can_where_there_is_only_ascii(folder: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.isascii()
     assert "such" in done.stdout
+
+
+def test_it_writes_its_numbers_for_machines(folder: Path) -> None:
+    done = run("run.db", "--json", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    second, first = map(json.loads, done.stdout.splitlines())
+    assert [(each["event"], each["run"]) for each in (second, first)] == [
+        ("run", "second"),
+        ("run", "first"),
+    ]
+    assert first["batches"] == {"errored": 1, "planned": 1}
+    assert first["sources"] == {"errored": 2, "planned": 1}
+    assert not first["is_over"]
+    (trouble,) = first["troubled"]
+    assert trouble["source_ids"] == [1, 2]
+    assert trouble["state"] == "errored"
+    assert done.stdout.isascii()
 
 
 @pytest.mark.parametrize(
