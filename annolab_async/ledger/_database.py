@@ -160,7 +160,12 @@ class Database:
                     hint=fault.hint,
                     is_outcome_known=not is_doubtful,
                 )
-            _logger.warning("Ledger %s: %s. Trying again.", self._dialect.where, fault.what)
+            _logger.warning(
+                "Ledger %s: %s. Trying again.",
+                self._dialect.where,
+                fault.what,
+                extra={"ledger": self._dialect.where},
+            )
             wait = min(2 * wait, _LONGEST_WAIT)
 
     def _connected(self) -> Connection:

@@ -133,6 +133,7 @@ class SqlLedger:
                 "Ledger %s did not answer for %g s: left as it is.",
                 self.where,
                 self._close_seconds,
+                extra={"ledger": self.where},
             )
 
     async def begin_run(self, name: str, fingerprint: str, *, details: str = "") -> SqlRun:

@@ -441,6 +441,7 @@ async def test_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> N
     assert error.where == "postgresql://127.0.0.1:1/db"
     assert "the connection is lost or was refused" in str(error)
     assert "Trying again" in caplog.text
+    assert {vars(record)["ledger"] for record in caplog.records} == {ledger.where}
     assert SECRET not in caplog.text + repr(ledger) + ledger.where
 
 
