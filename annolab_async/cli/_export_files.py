@@ -95,7 +95,7 @@ def _json_lines(file: IO[str]) -> Callable[[Iterable[Annotation]], None]:
 
 
 def _csv(file: IO[str]) -> Callable[[Iterable[Annotation]], None]:
-    rows = csv.writer(file)
+    rows = csv.writer(file, lineterminator="\n")  # for the tools of a shell
     names = [field.name for field in attrs.fields(Annotation)]
     place = names.index("offsets")
     rows.writerow([*names[:place], "start", "end", *names[place + 1 :]])
