@@ -129,7 +129,7 @@ async def export_of(
     plan: BatchPlan,
     parts: Iterable[Sequence[int]],
     *,
-    layers: Iterable[str] | None,
+    layers: Iterable[str] | None = None,
     **include: bool,
 ) -> RunExport:
     """Have annotations exported that a run has made.

@@ -18,6 +18,7 @@ from annolab_async import (
     AsyncInferenceClient,
     AuthenticationError,
     BatchPlan,
+    BatchState,
     Export,
     ExportError,
     ExportJob,
@@ -391,6 +392,49 @@ async def test_a_run_is_exported_and_read_source_by_source(sources_at_once: int)
         assert [each.id for each in result.annotations] == [
             each.id for each in made if each.source_id == source_id
         ]
+
+
+@pytest.mark.sockets
+async def test_results_have_no_source_that_finished_after_the_export_was_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    emulator = Emulator(
+        api_key=KEY,
+        workers=1,
+        base_seconds=0.0,
+        seconds_per_source=0.02,
+        exports=Exports(wait_seconds=0.0, seconds=0.0),
+    )
+    plan = BatchPlan(
+        group_name="Company Name",
+        project_identifier="My Project",
+        model_identifier="Staple + Classify Documents",
+        output_layer_identifier="Gold Set",
+        source_ids=range(1, 21),
+        batch_size=5,
+    )
+    async with (
+        EmulatorServer(emulator) as server,
+        AsyncInferenceClient(KEY, base_url=server.base_url) as client,
+        client.fan_out(plan, max_in_flight=1) as run,
+    ):
+        make_export = client.export
+
+        async def export_then_finish(**what: Any) -> Export:
+            export = await make_export(**what)
+            async for _ in run:
+                pass
+            return export
+
+        monkeypatch.setattr(client, "export", export_then_finish)
+        async for record in run:
+            if record.state is BatchState.FINISHED:
+                break
+        results = await run.results()
+        assert run.summary.batches == {BatchState.FINISHED: 4}
+    exported = emulator.exports[1].source_ids
+    assert exported is not None
+    assert {*results} == {*exported} < {*range(1, 21)}
 
 
 @pytest.mark.sockets
