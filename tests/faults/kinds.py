@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Awaitable
 from contextlib import asynccontextmanager
@@ -83,6 +84,15 @@ class Stepped(Awaitable[T]):
                 value = yield waits_for
             except BaseException as thrown:  # noqa: BLE001  # handed on to the coroutine
                 error = thrown
+
+
+def settled_fd_count() -> int:
+    """Return how many file descriptors this process has open when none is about to be closed as garbage.
+
+    Those of earlier tests would be closed just then, and be missed for ever.
+    """
+    gc.collect()
+    return fd_count()
 
 
 def fd_count() -> int:

@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
 
 TIMES: Final = often(200)
 # So many at once take a while to be sent, with a server in the same process.
-TIMEOUT: Final = 3.0 if IS_THOROUGH else 1.0
+TIMEOUT: Final = 3.0 if IS_THOROUGH else 2.0
 JOB: Final = '{"inferenceJobId": 1234567, "status": "Queued", "sourceIds": [1, 2]}'
 WHOLE: Final = reply(JOB)
 IN_THE_ID: Final = WHOLE.index(b"4567")
@@ -196,17 +196,22 @@ async def test_what_the_server_has_not_taken_is_sent_again(
 
 
 async def submit_to_silence(
-    way: Way, base_url: str, *, size: int = 2, timeout: float = TIMEOUT
+    way: Way,
+    base_url: str,
+    *,
+    size: int = 2,
+    timeout: float = TIMEOUT,
+    retry: RetryPolicy = ONCE,
 ) -> list[Submission]:
     """Submit to a server that lets everything time out, all at once: on four pools, since large ones are slow."""
     async with AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(client_of(way, base_url, timeout=timeout, retry=ONCE))
+            await stack.enter_async_context(client_of(way, base_url, timeout=timeout, retry=retry))
             for _ in range(4)
         ]
         began = time.monotonic()
         submissions = await submit_all(*clients, size=size)
-        assert time.monotonic() - began < timeout + 4
+        assert time.monotonic() - began < retry.attempts * timeout + 4
     return submissions
 
 
@@ -215,7 +220,8 @@ async def submit_to_silence(
 async def test_what_silence_proves(name: str, way: Way) -> None:
     row = SILENCES[name]
     with chaos(row.script) as server:
-        submissions = await submit_to_silence(way, server.base_url)
+        # What a busy machine does not connect in time was not sent, and is sent again.
+        submissions = await submit_to_silence(way, server.base_url, retry=TWICE)
     check(row, submissions, server)
 
 
@@ -223,7 +229,7 @@ async def test_what_silence_proves(name: str, way: Way) -> None:
 async def test_a_server_that_stops_reading_leaves_a_batch_unknown(way: Way) -> None:
     with chaos(stall(read=100), receive_buffer=4096) as server:
         submissions = await submit_to_silence(
-            way, server.base_url, size=10_000, timeout=2 * TIMEOUT
+            way, server.base_url, size=10_000, timeout=2 * TIMEOUT, retry=TWICE
         )
     check(lost(stall()), submissions, server)
 
