@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(PIP) install --constraint constraints.txt --build-constraint constraints.txt
+REPEATED := tests/crash tests/fan_out tests/faults tests/results
 SOURCES := _annolab_async_pytest.py annolab_async benchmarks docs/examples tests
 
-.PHONY: help demo test lint types pytest format bench bench-quick clean
+.PHONY: help demo test lint types pytest thorough format bench bench-quick clean
 .DEFAULT_GOAL := help
 
 help: ## show what can be made
@@ -28,6 +29,10 @@ types: $(VENV)/dev.ready ## mypy --strict and pyright strict
 
 pytest: $(VENV)/dev.ready ## the tests, with branch coverage (ARGS="-k watcher" to choose)
 	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term -rs $(ARGS)
+
+# Without coverage, whose tracing makes stalls longer than they are.
+thorough: $(VENV)/dev.ready ## faults, kills and cancellations as often as docs/reliability.md says: ten times as often as in the tests
+	FAULTS=thorough $(BIN)/python -m pytest --numprocesses=auto --timeout=400 $(REPEATED) $(ARGS)
 
 format: $(VENV)/dev.ready ## let ruff put the code in order
 	$(BIN)/ruff check --fix-only $(SOURCES)

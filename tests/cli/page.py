@@ -21,6 +21,15 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "command-line.md"
 _BLOCK: Final = re.compile(r"```console\n(.*?)```", re.DOTALL)
 _COMMAND: Final = re.compile(r"^\$ (?:.*\\\n)*.*\n", re.MULTILINE)
 _INSTALLATION: Final = "$ pip "
+# What depends on when somebody looked: how far a run was, jobs that had not ended, and how long that took.
+_UNDER_WAY: Final = [
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        r"^.* sources ended; batches: .*\n",
+        r"^job \d+ (queued|running)( after [\d:]+)?\n",
+        r"(?<=ed) after [\d:]+(?=,|$)",
+    )
+]
 
 
 def written_anew(text: str, folder: Path) -> str:
@@ -62,9 +71,8 @@ def written_anew(text: str, folder: Path) -> str:
 
 def masked(text: str) -> str:
     """Return a page without what differs from time to time: numbers, widths of columns, and what was seen under way."""
-    text = re.sub(
-        r"^(.* sources ended; batches: .*|job \d+ running.*)\n", "", text, flags=re.MULTILINE
-    )
+    for seen in _UNDER_WAY:
+        text = seen.sub("", text)
     return re.sub(r" +", " ", re.sub(r"\d[\d,.:]*", "#", text))
 
 

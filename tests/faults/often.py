@@ -1,4 +1,4 @@
-"""How often the tests of this folder repeat what they do: ten times as often with ``FAULTS=thorough``, as in CI."""
+"""How often tests repeat what they do: ten times as often with ``FAULTS=thorough``, as in ``make thorough``."""
 
 from __future__ import annotations
 

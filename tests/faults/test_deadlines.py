@@ -118,13 +118,18 @@ def _tls_is_quickly_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def ask(way: Way, base_url: str, call: str) -> AnnoLabError:
     """Submit or ask once, see to it that this ends in time, and return what is raised."""
-    async with client_of(way, base_url, timeout=TIMEOUT, retry=ONCE) as client:
-        began = anyio.current_time()
-        with pytest.raises(AnnoLabError) as raised:
-            await (client.submit(a_request()) if call == "submit" else client.get_job(12))
-        passed = anyio.current_time() - began
-        assert passed < TIMEOUT + 1.0, f"{passed:.2f} s: {raised.value}"
-    return raised.value
+    late: list[str] = []
+    # Again if it does not, since the machine may be busy with something else.
+    while len(late) < 3:
+        async with client_of(way, base_url, timeout=TIMEOUT, retry=ONCE) as client:
+            began = anyio.current_time()
+            with pytest.raises(AnnoLabError) as raised:
+                await (client.submit(a_request()) if call == "submit" else client.get_job(12))
+            passed = anyio.current_time() - began
+        if passed < TIMEOUT + 1.0:
+            return raised.value
+        late.append(f"{passed:.2f} s: {raised.value}")
+    pytest.fail("\n".join(late))
 
 
 def check(error: AnnoLabError, phase: str, call: str) -> None:
