@@ -18,6 +18,8 @@
   const embed = async (item, id) => {
     const view = await Bokeh.embed.embed_item(item, id);
     views.push(view);
+    // Bokeh lets the keyboard in, where nothing has a name and no key does anything.
+    for (const plot of plotsOf(view)) plot.canvas_view.events_el.tabIndex = -1;
     // Drawn over a picture, a finger scrolls the page, and a mouse chooses a part.
     if (matchMedia("(pointer: fine)").matches)
       for (const {model} of plotsOf(view)) for (const tool of model.toolbar.tools) if (tool.type === "BoxZoomTool") tool.active = true;
@@ -224,6 +226,17 @@
     for (const view of views) for (const plot of plotsOf(view)) plot.request_paint();
   };
 
+  // On paper, copies of the pictures take their places, dark on white: a picture can be made narrower only later, for
+  // which no browser waits, but a copy by its style.
+  const onPaper = (isPrinted) => {
+    document.documentElement.toggleAttribute("data-printed", isPrinted);
+    for (const copy of document.querySelectorAll(".chart > canvas")) copy.remove();
+    for (const root of views.flatMap((view) => view.roots).filter(({el}) => el.closest(".chart")?.clientWidth)) {
+      root.invalidate_layout();
+      if (isPrinted) root.el.after(root.export("png").canvas);
+    }
+  };
+
   const begin = async () => {
     document.getElementById("unscripted").remove();
     for (const button of document.querySelectorAll("button.copy")) button.addEventListener("click", () => copy(button));
@@ -239,6 +252,8 @@
     addEventListener("hashchange", follow);
     follow();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    addEventListener("beforeprint", () => onPaper(true));
+    addEventListener("afterprint", () => onPaper(false));
     document.documentElement.dataset.ready = "yes";
   };
   begin();

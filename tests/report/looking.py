@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 __all__ = [
+    "contrast",
     "contrasts",
     "drawn_batches",
+    "glyphs",
     "model",
     "pixels",
     "range_of",
@@ -79,8 +81,30 @@ def time_range(page: Page) -> tuple[float, float]:
     return range_of(page, "time")
 
 
+def glyphs(page: Page, title: str) -> list[dict[str, str | None]]:
+    """Return how the marks in the picture of that title are drawn, from the lowest to the topmost."""
+    found: list[dict[str, str | None]] = page.evaluate(
+        """title => Bokeh.documents.flatMap(doc => [...doc._all_models.values()])
+            .find(model => model.title?.text === title).renderers.map(({glyph}) => ({
+                fill: glyph.fill_color?.value ?? null, line: glyph.line_color?.value ?? null,
+                hatch: glyph.hatch_pattern?.value ?? null,
+            }))""",
+        title,
+    )
+    return found
+
+
+def contrast(one: str | None, other: str | None) -> float:
+    """Return the contrast of two colors, as the WCAG count it."""
+    dark, light = sorted(_luminance(color or "") for color in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
 def _luminance(color: str) -> float:
-    numbers = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+    if color.startswith("#"):
+        numbers = [int(part, 16) / 255 for part in re.findall("[0-9a-f]{2}", color)]
+    else:
+        numbers = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in numbers]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -107,6 +131,5 @@ def contrasts(page: Page) -> list[tuple[str, float]]:
     """Return for each text that is seen what it is, and its contrast to its ground as the WCAG count it."""
     found: list[tuple[str, float]] = []
     for name, *colors in page.evaluate(_TEXTS):
-        dark, light = sorted(map(_luminance, colors))
-        found.append((f"{name}: {colors}", (light + 0.05) / (dark + 0.05)))
+        found.append((f"{name}: {colors}", contrast(*colors)))
     return found
