@@ -79,6 +79,18 @@ def extras() -> Iterator[tuple[str, str]]:
                                 yield file.name, str(name.value)
 
 
+def test_every_line_has_fields() -> None:
+    calls = [
+        (file.name, node.lineno, {keyword.arg for keyword in node.keywords})
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")
+        if not ast.unparse(node.func).endswith("isEnabledFor")
+    ]
+    assert len(calls) > 15
+    assert [(file, line) for file, line, given in calls if "extra" not in given] == []
+
+
 def test_no_field_takes_the_name_of_what_a_log_record_has() -> None:
     taken = logging.makeLogRecord({}).__dict__.keys() | {"message", "asctime", "taskName"}
     found = {*extras()}
