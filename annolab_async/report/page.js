@@ -221,9 +221,17 @@
     button.textContent = "Copied";
   };
 
-  // The colors are the page's, which follow the system's; the pictures look them up when they are painted.
+  // The colors are the page's, which follow the system's; the pictures look them up when they are painted. At their
+  // edges half a pixel is painted, so that the last colors would show through.
+  const wipe = () => {
+    for (const plot of views.flatMap(plotsOf)) {
+      const {canvas} = plot.canvas_view.primary;
+      canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    }
+  };
   const repaint = () => {
-    for (const view of views) for (const plot of plotsOf(view)) plot.request_paint();
+    wipe();
+    for (const plot of views.flatMap(plotsOf)) plot.request_paint();
   };
 
   // On paper, copies of the pictures take their places, dark on white: a picture can be made narrower only later, for
@@ -231,6 +239,7 @@
   const onPaper = (isPrinted) => {
     document.documentElement.toggleAttribute("data-printed", isPrinted);
     for (const copy of document.querySelectorAll(".chart > canvas")) copy.remove();
+    wipe();
     for (const root of views.flatMap((view) => view.roots).filter(({el}) => el.closest(".chart")?.clientWidth)) {
       root.invalidate_layout();
       if (isPrinted) root.el.after(root.export("png").canvas);

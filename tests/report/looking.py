@@ -12,6 +12,7 @@ __all__ = [
     "contrast",
     "contrasts",
     "drawn_batches",
+    "edge",
     "glyphs",
     "model",
     "pixels",
@@ -37,6 +38,18 @@ def pixels(page: Page, chart: str) -> tuple[int, list[int]]:
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
     count, *corner = page.locator(f"{chart} canvas").first.evaluate(_PIXELS)
     return count, corner
+
+
+def edge(page: Page, chart: str) -> list[int]:
+    """Return the color of a picture's left edge."""
+    color: list[int] = page.locator(f"{chart} canvas").first.evaluate(
+        """canvas => {
+            const context = new OffscreenCanvas(1, 1).getContext("2d");
+            context.drawImage(canvas, 0, -5);
+            return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+        }"""
+    )
+    return color
 
 
 def tooltip_of(page: Page, label: str, *, searched: str) -> str:

@@ -14,6 +14,7 @@ from tests.report.looking import (
     contrast,
     contrasts,
     drawn_batches,
+    edge,
     glyphs,
     model,
     pixels,
@@ -305,6 +306,7 @@ def test_pictures_follow_the_system_from_light_to_dark(
     assert pixels(page, "#chart-time-0")[1] == [255, 255, 255]
     page.emulate_media(color_scheme="dark")
     assert pixels(page, "#chart-time-0")[1] == [0x14, 0x18, 0x1D]
+    assert max(edge(page, "#chart-time-0")) < 0x30, "nothing of the light one shows through"
 
 
 def test_no_two_things_are_told_apart_by_red_and_green_alone(
@@ -349,6 +351,7 @@ def test_it_is_printed_whole_and_dark_on_white(
     assert copies.count() == 0
     ground = [255, 255, 255] if scheme == "light" else [0x14, 0x18, 0x1D]
     assert pixels(page, "#chart-time-0")[1] == ground
+    assert edge(page, "#chart-time-0") == pytest.approx(ground, abs=8)
 
 
 def test_a_phone_scrolls_it_in_one_direction_only(
