@@ -26,6 +26,8 @@ from annolab_async._fan_out import FanOut
 from annolab_async._fan_out_state import FanOutSummary
 from annolab_async._hook_records import (
     BatchChanged,
+    DownloadBegan,
+    DownloadEnded,
     ExportBegan,
     ExportEnded,
     RequestBegan,
@@ -93,6 +95,8 @@ __all__ = [
     "BatchRecord",
     "BatchState",
     "ConfigurationError",
+    "DownloadBegan",
+    "DownloadEnded",
     "DownloadProgress",
     "Export",
     "ExportBegan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ __all__ = ["Calls"]
 
 _log: Final = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_SECONDS_BETWEEN_WARNINGS: Final = 60.0
 
 
 class _Send(Protocol[T]):
@@ -69,6 +72,7 @@ class Calls:
         self._budget = budget
         self._turns = turns
         self._random = Random()
+        self._quiet_until = -math.inf  # after a warning, for a while
 
     async def repeat(
         self,
@@ -227,7 +231,14 @@ class Calls:
             pause=error.retry_after,
             is_too_fast=isinstance(error, RateLimited),
         ):
-            _log.warning(
+            now, level = current_time(), logging.DEBUG
+            # One that is overloaded for an hour may ask so each second.
+            pause = error.retry_after or 0.0
+            if now >= self._quiet_until or pause >= _SECONDS_BETWEEN_WARNINGS:
+                level = logging.WARNING
+                self._quiet_until = now + _SECONDS_BETWEEN_WARNINGS
+            _log.log(
+                level,
                 "The server answered %d and asks to be left alone for %.0f s: all requests of this client wait.",
                 error.status_code,
                 error.retry_after,

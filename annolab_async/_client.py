@@ -383,7 +383,9 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         ):
             words.add(job.status)
             _log.warning(
-                "Status %r is not known; it is not taken for an end.", self._key.shown(job.status)
+                "Status %r is not known; it is not taken for an end.",
+                self._key.shown(job.status),
+                extra={"inference_job_id": job.inference_job_id},
             )
         return job
 

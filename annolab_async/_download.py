@@ -76,7 +76,7 @@ async def download(
     plain_http_hosts: Collection[str] = (),
     export_id: int | None = None,
     http_client_factory: Callable[[], httpx.AsyncClient] | None = None,
-) -> None:
+) -> int:
     """Download a file by a signed link, checked and whole or not at all.
 
     What has come lies in ``path.part`` until all of it has; this or another process goes on from there. A file that was
@@ -97,6 +97,9 @@ async def download(
         export_id: the export, for errors.
         http_client_factory: makes the client to send with, in a worker thread; of what it is set up with, only what
             concerns connections is used, such as proxies and certificates. None makes one as the environment says.
+
+    Returns:
+        How many bytes the file has.
 
     Raises:
         ExportError: the file could not be had, checked or written. Nothing is left at ``path`` that was not there.
@@ -119,7 +122,7 @@ async def download(
     )
     fetcher = Fetcher(timeout=timeout, make_client=http_client_factory)
     # A plain task.cancel() would leave a thread to write to a file that is closed meanwhile.
-    await apart(lambda: work.run(fetcher))
+    return await apart(lambda: work.run(fetcher))
 
 
 class _Download:
@@ -157,7 +160,7 @@ class _Download:
         self._is_too_long = False
         self._told_at = float("-inf")
 
-    async def run(self, fetcher: Fetcher) -> None:
+    async def run(self, fetcher: Fetcher) -> int:
         try:
             self._held = await self._in_thread(self._part.open)
             async with fetcher:
@@ -168,6 +171,7 @@ class _Download:
                     await self._is_sound(is_last=True)
             await self._in_thread(self._part.publish)
             self._tell(self._held.received, is_end=True)
+            return self._held.received
         finally:
             with CancelScope(shield=True):
                 await self._in_thread(self._part.close)

@@ -21,7 +21,7 @@ from annolab_async._retry import worth_asking_again
 from annolab_async.errors import InvalidResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     import httpx
 
@@ -133,6 +133,10 @@ class ExportCalls:
     def let_go(self) -> None:
         """Take note that nothing more will be asked."""
         self._report.let_go()
+
+    async def told_of_download(self, job: ExportJob, downloading: Awaitable[int]) -> None:
+        """Wait for the download of an export's file, and tell of it."""
+        await self._report.download(job.export_id, downloading)
 
     async def ask(self, job: ExportJob) -> tuple[ExportJob, str | None]:
         """Return an export as it is now, and the signed link to its file if there is one.

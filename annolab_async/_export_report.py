@@ -1,4 +1,4 @@
-"""What hooks are told of exports: each begins once, and ends once."""
+"""What hooks are told of exports and their downloads: each begins once, and ends once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 from anyio import current_time
 from attrs import frozen
 
-from annolab_async._hook_records import ExportBegan, ExportEnded
+from annolab_async._hook_records import (
+    DownloadBegan,
+    DownloadEnded,
+    ExportBegan,
+    ExportEnded,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Generator
 
     from annolab_async._export_records import ExportJob, ExportState
     from annolab_async._hooks import Hooks
@@ -89,6 +94,36 @@ class ExportReport:
         while self._open:
             export_id, open_ = self._open.popitem()
             self._tell_end(open_.export, open_.began, export_id, open_.state)
+
+    async def download(self, export_id: int, downloading: Awaitable[int]) -> None:
+        """Tell of the beginning and the end of a download.
+
+        Args:
+            export_id: whose file it is.
+            downloading: the download, which returns how many bytes the file has.
+        """
+        hooks, began = self._hooks, current_time()
+        download = DownloadBegan(export_id=export_id)
+        size: int | None = None
+        fault: BaseException | None = None
+        if hooks.download is not None:
+            hooks.download(download)
+        try:
+            size = await downloading
+        except BaseException as error:
+            fault = error
+            raise
+        finally:
+            if hooks.download_end is not None:
+                hooks.download_end(
+                    DownloadEnded(
+                        download=download,
+                        size=size,
+                        duration=current_time() - began,
+                        error=fault,
+                    )
+                )
+            fault = None  # it holds this frame
 
     def _tell_end(
         self,

@@ -185,7 +185,7 @@ class Export:
         """
         await self.wait()
         file = Path(path)
-        await download(
+        downloading = download(
             self._next_link,
             file,
             check=self._check,
@@ -197,6 +197,7 @@ class Export:
             export_id=self.export_id,
             http_client_factory=self._calls.download_client,
         )
+        await self._calls.told_of_download(self.job, downloading)
         self._file = file
         return file
 

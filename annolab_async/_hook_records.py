@@ -14,6 +14,8 @@ from annolab_async._records import InferenceJob, InferenceRequest, Outcome  # no
 
 __all__ = [
     "BatchChanged",
+    "DownloadBegan",
+    "DownloadEnded",
     "ExportBegan",
     "ExportEnded",
     "RequestBegan",
@@ -58,6 +60,34 @@ class ExportEnded:
     state: ExportState | None
     duration: float
     error: BaseException | None = None
+
+
+@frozen(kw_only=True, eq=False)
+class DownloadBegan:
+    """The file of an export is about to be downloaded, in one request or in several, of which nothing else is told.
+
+    Attributes:
+        export_id: the export.
+    """
+
+    export_id: int
+
+
+@frozen(kw_only=True, eq=False)
+class DownloadEnded:
+    """What became of a download; there is one for each that began.
+
+    Attributes:
+        download: which one.
+        size: bytes of the file; None if it is not there.
+        duration: seconds since it began, the file's check included.
+        error: what was raised, a cancellation included; None if all went well.
+    """
+
+    download: DownloadBegan
+    size: int | None
+    duration: float
+    error: BaseException | None
 
 
 @frozen(eq=False)

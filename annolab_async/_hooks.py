@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from annolab_async._hook_records import (
         BatchChanged,
+        DownloadBegan,
+        DownloadEnded,
         ExportBegan,
         ExportEnded,
         RequestBegan,
@@ -117,6 +119,18 @@ class ExportEndHook(Protocol):
     def on_export_end(self, ended: ExportEnded, /) -> object: ...
 
 
+class DownloadHook(Protocol):
+    """Hears of each download of an export's file."""
+
+    def on_download(self, download: DownloadBegan, /) -> object: ...
+
+
+class DownloadEndHook(Protocol):
+    """Hears of the end of each download."""
+
+    def on_download_end(self, ended: DownloadEnded, /) -> object: ...
+
+
 class BatchHook(Protocol):
     """Hears of each change of a fan-out's batches."""
 
@@ -135,6 +149,8 @@ Hook = (
     | WaitHook
     | ExportHook
     | ExportEndHook
+    | DownloadHook
+    | DownloadEndHook
     | BatchHook
 )
 """An object with at least one of the methods above."""
@@ -151,6 +167,8 @@ _METHODS: Final = (
     "on_wait",
     "on_export",
     "on_export_end",
+    "on_download",
+    "on_download_end",
     "on_batch",
 )
 
@@ -185,6 +203,8 @@ class Hooks:
         self.wait: Callable[[TurnWaited], None] | None = self._tells("on_wait")
         self.export: Callable[[ExportBegan], None] | None = self._tells("on_export")
         self.export_end: Callable[[ExportEnded], None] | None = self._tells("on_export_end")
+        self.download: Callable[[DownloadBegan], None] | None = self._tells("on_download")
+        self.download_end: Callable[[DownloadEnded], None] | None = self._tells("on_download_end")
         self.batch: Callable[[BatchChanged], None] | None = self._tells("on_batch")
 
     def _listeners(self, name: str) -> list[Callable[..., Any]]:

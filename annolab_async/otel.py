@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from attrs import define, frozen
 from opentelemetry import context, propagate, trace
-from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Status, StatusCode
 
 from annolab_async._otel_meters import SCOPE, VERSION, meters_of
 from annolab_async._records import Outcome
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from annolab_async._hook_records import (
         BatchChanged,
+        DownloadBegan,
+        DownloadEnded,
         ExportBegan,
         ExportEnded,
         RequestBegan,
@@ -48,8 +50,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenTelemetryHooks"]
 
-# Of how many submissions it is remembered what the job's span is to be linked to, until that is watched.
-_SUBMISSIONS_REMEMBERED: Final = 10_000
+# Of how many submissions it is remembered what the job's span is to be linked to, until that is watched; and of how
+# many exports that have ended, what the spans of their downloads are to be below.
+_REMEMBERED: Final = 10_000
 
 
 class OpenTelemetryHooks:
@@ -80,6 +83,8 @@ class OpenTelemetryHooks:
         self._submitted: OrderedDict[int, tuple[SpanContext, int]] = OrderedDict()
         self._jobs: dict[int, _Job] = {}
         self._exports: dict[ExportBegan, Span] = {}
+        self._exported: OrderedDict[int, SpanContext] = OrderedDict()
+        self._downloads: dict[DownloadBegan, Span] = {}
         self._servers: dict[str, dict[str, str | int]] = {}
 
     def on_request(self, request: RequestBegan, /) -> Mapping[str, str] | None:
@@ -151,7 +156,7 @@ class OpenTelemetryHooks:
         if ended.inference_job_id is not None:
             span.set_attribute("annolab.job.id", ended.inference_job_id)
             self._submitted[ended.inference_job_id] = span.get_span_context(), now
-            if len(self._submitted) > _SUBMISSIONS_REMEMBERED:
+            if len(self._submitted) > _REMEMBERED:
                 self._submitted.popitem(last=False)
         _set_error(span, ended.error)
         span.end(now)
@@ -245,11 +250,32 @@ class OpenTelemetryHooks:
         span = self._exports.pop(ended.export)
         if ended.export_id is not None:
             span.set_attribute("annolab.export.id", ended.export_id)
+            self._exported[ended.export_id] = span.get_span_context()
+            if len(self._exported) > _REMEMBERED:
+                self._exported.popitem(last=False)
         if ended.state is not None:
             span.set_attribute("annolab.export.state", str(ended.state))
             if ended.state == "errored":
                 span.set_status(Status(StatusCode.ERROR, "the export failed at the server"))
                 span.set_attribute("error.type", str(ended.state))
+        _set_error(span, ended.error)
+        span.end()
+
+    def on_download(self, download: DownloadBegan, /) -> None:
+        """Begin the span of a download, below that of its export if this process has had one."""
+        export = self._exported.get(download.export_id)
+        self._downloads[download] = self._tracer.start_span(
+            "annolab.download",
+            context=trace.set_span_in_context(NonRecordingSpan(export)) if export else None,
+            kind=SpanKind.CLIENT,
+            attributes={"annolab.export.id": download.export_id},
+        )
+
+    def on_download_end(self, ended: DownloadEnded, /) -> None:
+        """End the span of a download."""
+        span = self._downloads.pop(ended.download)
+        if ended.size is not None:
+            span.set_attribute("annolab.download.size", ended.size)
         _set_error(span, ended.error)
         span.end()
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from annolab_async import (
         BatchChanged,
+        DownloadBegan,
+        DownloadEnded,
         ExportBegan,
         ExportEnded,
         RequestBegan,
@@ -73,6 +75,12 @@ class Recorder:
         self.records.append(export)
 
     def on_export_end(self, ended: ExportEnded, /) -> None:
+        self.records.append(ended)
+
+    def on_download(self, download: DownloadBegan, /) -> None:
+        self.records.append(download)
+
+    def on_download_end(self, ended: DownloadEnded, /) -> None:
         self.records.append(ended)
 
     def on_batch(self, change: BatchChanged, /) -> None:

@@ -16,8 +16,12 @@ from annolab_async import (
     BatchPlan,
     BatchState,
     ConfigurationError,
+    DownloadBegan,
+    DownloadEnded,
+    DownloadProgress,
     ExportBegan,
     ExportEnded,
+    ExportError,
     ExportState,
     FixedInterval,
     InvalidRequest,
@@ -47,6 +51,7 @@ from tests.service import BASE_URL, KEY, a_request, an_emulator, in_process, sub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -349,6 +354,41 @@ async def test_an_export_begins_and_ends_once() -> None:
 
 
 @pytest.mark.sockets
+async def test_a_download_begins_and_ends_once(tmp_path: Path) -> None:
+    hook = Recorder()
+    emulator = Emulator(
+        api_key=KEY,
+        base_seconds=0.0,
+        seconds_per_source=0.0,
+        exports=Exports(wait_seconds=0.0, seconds=0.0),
+    )
+    async with (
+        EmulatorServer(emulator) as server,
+        AsyncInferenceClient(KEY, base_url=server.base_url, hooks=[hook]) as client,
+    ):
+        await client.wait(await client.submit(a_request()))
+        export = await client.export(group_name="Company Name", project="My Project")
+        file = await export.download(tmp_path / "whole.zip")
+        with pytest.raises(ExportError):
+            await export.download(tmp_path / "short.zip", max_bytes=1)
+
+        def leave(_: DownloadProgress) -> None:
+            scope.cancel()
+
+        with anyio.CancelScope() as scope:
+            await export.download(tmp_path / "left.zip", progress=leave)
+    began, ended = hook.of(DownloadBegan), hook.of(DownloadEnded)
+    assert [end.download for end in ended] == began
+    assert {download.export_id for download in began} == {export.export_id}
+    whole, failed, left = ended
+    assert (whole.size, whole.error) == ((await anyio.Path(file).stat()).st_size, None)
+    assert whole.duration > 0
+    assert (failed.size, type(failed.error)) == (None, ExportError)
+    assert left.size is None
+    assert left.error is not None
+
+
+@pytest.mark.sockets
 async def test_no_record_shows_the_key_or_a_signed_link() -> None:
     hook = Recorder()
     emulator = Emulator(
@@ -371,7 +411,8 @@ async def test_no_record_shows_the_key_or_a_signed_link() -> None:
             for call in (client.submit(a_request()), client.get_job(1)):
                 with pytest.raises(InvalidRequest):
                     await call
-    assert {type(record) for record in hook.records} >= {RequestEnded, ExportEnded, BatchChanged}
+    told: set[type] = {type(record) for record in hook.records}
+    assert told >= {RequestEnded, ExportEnded, DownloadEnded, BatchChanged}
     assert SECRET.search(echo)
     for record in hook.records:
         assert not [*attributes(record, type(record).__name__)]

@@ -17,6 +17,8 @@ from annolab_async import (
     FixedInterval,
     InvalidResponse,
     Outcome,
+    RetryPolicy,
+    ServerError,
     SubmissionUnknown,
     WaitTimeout,
     _fan_out_work,
@@ -75,6 +77,18 @@ def extras() -> Iterator[tuple[str, str]]:
                         for name in inner.keys:
                             if isinstance(name, ast.Constant):
                                 yield file.name, str(name.value)
+
+
+def test_every_line_has_fields() -> None:
+    calls = [
+        (file.name, node.lineno, {keyword.arg for keyword in node.keywords})
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")
+        if not ast.unparse(node.func).endswith("isEnabledFor")
+    ]
+    assert len(calls) > 15
+    assert [(file, line) for file, line, given in calls if "extra" not in given] == []
 
 
 def test_no_field_takes_the_name_of_what_a_log_record_has() -> None:
@@ -141,6 +155,24 @@ async def test_a_429_slows_the_client_down_when_debug_is_off(
         assert anyio.current_time() - began >= 20
     (line,) = at_least(caplog, logging.DEBUG)
     assert fields(line) == {"status_code": 429, "retry_after": 20.0}
+
+
+async def test_a_server_that_goes_on_asking_to_be_left_alone_is_a_line_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    front = Front()
+    async with in_process(
+        front, retry=RetryPolicy(attempts=1, longest_retry_after=100.0)
+    ) as client:
+        await client.submit(a_request())
+        caplog.set_level(logging.INFO, logger="annolab_async")
+        for seconds in (*[1] * 150, 90, 1):
+            front.answers["GET"] = [(503, {"Retry-After": str(seconds)})]
+            with pytest.raises(ServerError):
+                await client.get_job(1)
+    lines = at_least(caplog, logging.INFO)
+    assert [fields(line)["retry_after"] for line in lines] == [1.0, 1.0, 1.0, 90.0, 1.0]
+    assert {line.levelno for line in lines} == {logging.WARNING}
 
 
 async def test_a_watcher_has_a_line_a_minute_however_many_polls(

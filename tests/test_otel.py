@@ -19,6 +19,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from annolab_async import (
     AsyncInferenceClient,
     BatchPlan,
+    DownloadBegan,
+    DownloadEnded,
+    ExportError,
     FixedInterval,
     InferenceJob,
     InvalidRequest,
@@ -34,6 +37,7 @@ from tests.service import KEY, a_request, in_process, submit_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -275,6 +279,43 @@ async def test_an_export_that_fails_at_the_server_is_a_span_with_an_error(
     assert has(span, error__type="errored")
 
 
+@pytest.mark.sockets
+async def test_a_download_is_a_span_below_that_of_its_export(
+    telemetry: Telemetry, tmp_path: Path
+) -> None:
+    exports = Exports(wait_seconds=0.0, seconds=0.0)
+    emulator = Emulator(api_key=KEY, base_seconds=0.0, seconds_per_source=0.0, exports=exports)
+    hooks = [telemetry.hooks()]
+    tracer = telemetry.tracers.get_tracer("user")
+    async with EmulatorServer(emulator) as server:
+        async with AsyncInferenceClient(KEY, base_url=server.base_url, hooks=hooks) as client:
+            await client.wait(await client.submit(a_request()))
+            export = await client.export(**OF)
+            with tracer.start_as_current_span("later"):
+                file = await export.download(tmp_path / "export.zip")
+            with pytest.raises(ExportError, match="max_bytes"):
+                await export.download(tmp_path / "other.zip", max_bytes=1)
+        other = [telemetry.hooks()]
+        async with AsyncInferenceClient(KEY, base_url=server.base_url, hooks=other) as client:
+            again = await client.get_export(export.job)
+            await again.download(tmp_path / "again.zip")
+    made, followed = telemetry.spans("annolab.export")
+    whole, failed, anew = telemetry.spans("annolab.download")
+    assert [span.parent and span.parent.span_id for span in (whole, failed, anew)] == [
+        ids(made)[1],
+        ids(made)[1],
+        ids(followed)[1],
+    ]
+    assert ids(whole)[0] == ids(made)[0]
+    assert whole.attributes == {
+        "annolab.export.id": export.export_id,
+        "annolab.download.size": (await anyio.Path(file).stat()).st_size,
+    }
+    assert failed.status.status_code is StatusCode.ERROR
+    assert has(failed, error__type="ExportError")
+    assert "max_bytes is 1" in (failed.status.description or "")
+
+
 async def test_reads_carry_the_context_of_who_makes_them(telemetry: Telemetry) -> None:
     front = Front()
     tracer = telemetry.tracers.get_tracer("user")
@@ -393,7 +434,7 @@ async def test_clients_that_share_a_provider_share_its_instruments(telemetry: Te
 async def test_only_so_many_submissions_are_remembered(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("annolab_async.otel._SUBMISSIONS_REMEMBERED", 2)
+    monkeypatch.setattr("annolab_async.otel._REMEMBERED", 2)
     async with in_process(Front(), hooks=[telemetry.hooks()]) as client:
         jobs = await submit_many(client, 3)
         async with client.watch(jobs, schedule=EVERY_SECOND) as watcher:
@@ -404,6 +445,24 @@ async def test_only_so_many_submissions_are_remembered(
         for span in telemetry.spans("annolab.job")
     }
     assert links == {1: 0, 2: 1, 3: 1}
+
+
+async def test_only_so_many_exports_are_remembered(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annolab_async.otel._REMEMBERED", 2)
+    hooks = telemetry.hooks()
+    front = Front(exports=Exports(wait_seconds=0.0, seconds=0.0))
+    async with in_process(front, hooks=[hooks]) as client:
+        exports = [await client.export(**OF) for _ in range(3)]
+        for export in exports:
+            await export.wait()
+    for export in exports:
+        download = DownloadBegan(export_id=export.export_id)
+        hooks.on_download(download)
+        hooks.on_download_end(DownloadEnded(download=download, size=1, duration=1.0, error=None))
+    parents = [span.parent is not None for span in telemetry.spans("annolab.download")]
+    assert parents == [False, True, True]
 
 
 async def test_without_an_sdk_nothing_is_recorded_and_all_works() -> None:

@@ -75,7 +75,7 @@ def timeline(run: RunReport) -> Any:
     )
     batches.yaxis.visible = False
     batches.ygrid.visible = False
-    pace = _figure(150, x_range=x, title="Sources ended a minute; failed in red")
+    pace = _figure(150, x_range=x, title="Sources a minute; failed hatched")
     flight = _figure(150, x_range=x, title="Unfinished jobs")
     _bars_of(pace, flight, run)
     return json_item(column(batches, pace, flight, sizing_mode="stretch_width"))
@@ -114,6 +114,10 @@ def _bars_of(pace: Any, flight: Any, run: RunReport) -> None:
         top="all",
         color=_FAILED,
         line_width=0,
+        # Not everybody tells red from green.
+        hatch_pattern="/",
+        hatch_color="#000000",
+        hatch_scale=8,
         source=source,
     )
     pace.add_tools(
@@ -168,16 +172,18 @@ def durations(groups: Sequence[DurationGroup]) -> Any:
     boxes = plot.hbar(
         y="name", left="quarter", right="three_quarters", height=0.5, color=_RUNNING, source=source
     )
-    plot.scatter(
-        x="median",
-        y="name",
-        marker="dash",
-        angle=1.5708,
-        size=18,
-        line_width=3,
-        color=_FINISHED,
-        source=source,
-    )
+    # White within black: it is seen on the box as on either ground, where the box has no width.
+    for color, width in (("#000000", 6), ("#ffffff", 2)):
+        plot.scatter(
+            x="median",
+            y="name",
+            marker="dash",
+            angle=1.5708,
+            size=18,
+            line_width=width,
+            color=color,
+            source=source,
+        )
     plot.add_tools(
         HoverTool(
             renderers=[boxes],

@@ -18,6 +18,8 @@
   const embed = async (item, id) => {
     const view = await Bokeh.embed.embed_item(item, id);
     views.push(view);
+    // Bokeh lets the keyboard in, where nothing has a name and no key does anything.
+    for (const plot of plotsOf(view)) plot.canvas_view.events_el.tabIndex = -1;
     // Drawn over a picture, a finger scrolls the page, and a mouse chooses a part.
     if (matchMedia("(pointer: fine)").matches)
       for (const {model} of plotsOf(view)) for (const tool of model.toolbar.tools) if (tool.type === "BoxZoomTool") tool.active = true;
@@ -219,9 +221,29 @@
     button.textContent = "Copied";
   };
 
-  // The colors are the page's, which follow the system's; the pictures look them up when they are painted.
+  // The colors are the page's, which follow the system's; the pictures look them up when they are painted. At their
+  // edges half a pixel is painted, so that the last colors would show through.
+  const wipe = () => {
+    for (const plot of views.flatMap(plotsOf)) {
+      const {canvas} = plot.canvas_view.primary;
+      canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    }
+  };
   const repaint = () => {
-    for (const view of views) for (const plot of plotsOf(view)) plot.request_paint();
+    wipe();
+    for (const plot of views.flatMap(plotsOf)) plot.request_paint();
+  };
+
+  // On paper, copies of the pictures take their places, dark on white: a picture can be made narrower only later, for
+  // which no browser waits, but a copy by its style.
+  const onPaper = (isPrinted) => {
+    document.documentElement.toggleAttribute("data-printed", isPrinted);
+    for (const copy of document.querySelectorAll(".chart > canvas")) copy.remove();
+    wipe();
+    for (const root of views.flatMap((view) => view.roots).filter(({el}) => el.closest(".chart")?.clientWidth)) {
+      root.invalidate_layout();
+      if (isPrinted) root.el.after(root.export("png").canvas);
+    }
   };
 
   const begin = async () => {
@@ -239,6 +261,8 @@
     addEventListener("hashchange", follow);
     follow();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+    addEventListener("beforeprint", () => onPaper(true));
+    addEventListener("afterprint", () => onPaper(false));
     document.documentElement.dataset.ready = "yes";
   };
   begin();

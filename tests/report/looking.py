@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 __all__ = [
+    "contrast",
     "contrasts",
     "drawn_batches",
+    "edge",
+    "glyphs",
     "model",
     "pixels",
     "range_of",
@@ -35,6 +38,18 @@ def pixels(page: Page, chart: str) -> tuple[int, list[int]]:
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
     count, *corner = page.locator(f"{chart} canvas").first.evaluate(_PIXELS)
     return count, corner
+
+
+def edge(page: Page, chart: str) -> list[int]:
+    """Return the color of a picture's left edge."""
+    color: list[int] = page.locator(f"{chart} canvas").first.evaluate(
+        """canvas => {
+            const context = new OffscreenCanvas(1, 1).getContext("2d");
+            context.drawImage(canvas, 0, -5);
+            return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+        }"""
+    )
+    return color
 
 
 def tooltip_of(page: Page, label: str, *, searched: str) -> str:
@@ -79,8 +94,30 @@ def time_range(page: Page) -> tuple[float, float]:
     return range_of(page, "time")
 
 
+def glyphs(page: Page, title: str) -> list[dict[str, str | None]]:
+    """Return how the marks in the picture of that title are drawn, from the lowest to the topmost."""
+    found: list[dict[str, str | None]] = page.evaluate(
+        """title => Bokeh.documents.flatMap(doc => [...doc._all_models.values()])
+            .find(model => model.title?.text === title).renderers.map(({glyph}) => ({
+                fill: glyph.fill_color?.value ?? null, line: glyph.line_color?.value ?? null,
+                hatch: glyph.hatch_pattern?.value ?? null,
+            }))""",
+        title,
+    )
+    return found
+
+
+def contrast(one: str | None, other: str | None) -> float:
+    """Return the contrast of two colors, as the WCAG count it."""
+    dark, light = sorted(_luminance(color or "") for color in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
 def _luminance(color: str) -> float:
-    numbers = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+    if color.startswith("#"):
+        numbers = [int(part, 16) / 255 for part in re.findall("[0-9a-f]{2}", color)]
+    else:
+        numbers = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in numbers]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -107,6 +144,5 @@ def contrasts(page: Page) -> list[tuple[str, float]]:
     """Return for each text that is seen what it is, and its contrast to its ground as the WCAG count it."""
     found: list[tuple[str, float]] = []
     for name, *colors in page.evaluate(_TEXTS):
-        dark, light = sorted(map(_luminance, colors))
-        found.append((f"{name}: {colors}", (light + 0.05) / (dark + 0.05)))
+        found.append((f"{name}: {colors}", contrast(*colors)))
     return found

@@ -7,11 +7,15 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import expect
 
 from annolab_async.report import Report
 from tests.report.looking import (
+    contrast,
     contrasts,
     drawn_batches,
+    edge,
+    glyphs,
     model,
     pixels,
     range_of,
@@ -124,10 +128,13 @@ def test_batches_are_looked_through_and_sorted_with_the_keyboard(
     page.keyboard.press("Enter")
     assert page.locator(".where").inner_text() == "101 to 120 of 120 batches"
     assert after.is_disabled()
+    number = page.locator("table.batches").get_by_role("columnheader", name="Batch")
+    assert number.get_attribute("aria-sort") == "ascending", "as they come"
     header = page.get_by_role("columnheader", name="Took")
     header.get_by_role("button").focus()
     page.keyboard.press("Enter")
     assert header.get_attribute("aria-sort") == "ascending"
+    assert number.get_attribute("aria-sort") is None
     page.keyboard.press("Enter")
     assert header.get_attribute("aria-sort") == "descending"
     longest = max(batch.duration for batch in run.batches if batch.duration is not None)
@@ -188,6 +195,7 @@ def test_source_ids_are_copied(page: Page, show: Callable[..., None], run: RunRe
     area = page.get_by_label("Source ids of batches that are errored")
     assert area.input_value().split() == [str(source_id) for source_id in wanted]
     button = page.get_by_role("button", name="Copy").first
+    expect(button).to_have_accessible_description("Source ids of batches that are errored")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     button.click()
     page.get_by_role("button", name="Copied").wait_for()
@@ -298,6 +306,52 @@ def test_pictures_follow_the_system_from_light_to_dark(
     assert pixels(page, "#chart-time-0")[1] == [255, 255, 255]
     page.emulate_media(color_scheme="dark")
     assert pixels(page, "#chart-time-0")[1] == [0x14, 0x18, 0x1D]
+    assert max(edge(page, "#chart-time-0")) < 0x30, "nothing of the light one shows through"
+
+
+def test_no_two_things_are_told_apart_by_red_and_green_alone(
+    page: Page, show: Callable[..., None], run: RunReport
+) -> None:
+    show(run)
+    (good, bad) = glyphs(page, "Sources a minute; failed hatched")
+    assert (good["hatch"], bad["hatch"]) == (None, "/")
+    _, box, black, white = glyphs(page, "Seconds a batch took")
+    assert contrast(box["fill"], black["line"]) > 3, "the median is seen on its box"
+    assert contrast(white["line"], black["line"]) > 3, "and on any ground"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_printed_whole_and_dark_on_white(
+    scheme: str, page: Page, show: Callable[..., None], run: RunReport
+) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    show(run, a_run(*many(5), name="older"))
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.set_viewport_size({"width": 700, "height": 990})
+    page.emulate_media(media="print")
+    copies = page.locator(".chart > canvas")
+    assert copies.count() == 3, "of a run that is closed there is none"
+    for copy in copies.all():
+        box = copy.bounding_box()
+        assert box
+        assert box["width"] < 700
+    assert pixels(page, "#chart-time-0 >")[1] == [255, 255, 255]
+    assert pixels(page, "#chart-time-0 >")[0] > 5
+    assert [text for text in contrasts(page) if text[1] < 4.5] == []
+    clipped: list[str] = page.evaluate(
+        """[...document.querySelectorAll(".scrolled")]
+            .filter(node => node.clientHeight < node.scrollHeight).map(node => node.ariaLabel)"""
+    )
+    assert clipped == []
+    assert page.locator(".where").first.is_visible(), (
+        "how many batches there are, and which are here"
+    )
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert copies.count() == 0
+    ground = [255, 255, 255] if scheme == "light" else [0x14, 0x18, 0x1D]
+    assert pixels(page, "#chart-time-0")[1] == ground
+    assert edge(page, "#chart-time-0") == pytest.approx(ground, abs=8)
 
 
 def test_a_phone_scrolls_it_in_one_direction_only(
@@ -310,6 +364,13 @@ def test_a_phone_scrolls_it_in_one_direction_only(
     box = page.locator("#chart-time-0 canvas").first.bounding_box()
     assert box
     assert box["width"] <= 360
+
+
+_FOCUSED = """() => {
+    const node = document.activeElement;
+    if (node === document.body) return null;
+    return {outline: getComputedStyle(node).outlineStyle, isInChart: Boolean(node.closest(".chart"))};
+}"""
 
 
 def test_it_can_be_used_without_seeing_it(
@@ -333,8 +394,10 @@ def test_it_can_be_used_without_seeing_it(
     )
     assert unnamed == 0
     page.keyboard.press("Tab")
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    assert outline == "solid", "where the keyboard is shows"
+    while (focused := page.evaluate(_FOCUSED)) is not None:
+        assert focused["outline"] == "solid", "where the keyboard is shows"
+        assert not focused["isInChart"], "nothing in a picture does anything by keys"
+        page.keyboard.press("Tab")
 
 
 def test_without_scripts_the_numbers_are_there(page: Page, tmp_path: Path, run: RunReport) -> None:
