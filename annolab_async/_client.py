@@ -83,7 +83,8 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         http_client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` of yours to send everything with; it stays
             open. None makes one. The key is sent with each request, not stored in your client.
         transport: what polls go over when there is no ``http_client``: ``"httpx"``, ``"aiohttp"`` (an extra, on asyncio
-            only, a fraction of the cost) or ``"auto"``, aiohttp where it can be. Submissions always go over httpx.
+            only, a fraction of the cost) or ``"auto"``, aiohttp where it can be. Submissions always go over httpx, and
+            so do polls through a proxy that the environment names.
         timeout: seconds that one request may take in all.
         retry: how a request that failed is repeated; a submission only if it provably made no job.
         rate_limit: a bound on all requests together, submissions and polls alike; None for none of its own. A server

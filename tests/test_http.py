@@ -309,11 +309,12 @@ async def test_a_small_answer_that_unpacks_into_a_huge_one_is_refused(transport:
                 await client.get_job(12)
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
 async def test_the_proxy_of_the_environment_is_used_and_no_proxy_honoured(
-    transport: Transport, monkeypatch: pytest.MonkeyPatch
+    transport: Transport, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with raw_server(http("200 OK", JOB)) as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy.base_url)
+        monkeypatch.setenv(variable, proxy.base_url)
         async with AsyncInferenceClient(
             KEY,
             base_url="http://annolab.example",
@@ -327,14 +328,44 @@ async def test_the_proxy_of_the_environment_is_used_and_no_proxy_honoured(
             b"GET http://annolab.example/v1/infer/batch/12 HTTP/1.1",
             b"POST http://annolab.example/v1/infer/batch HTTP/1.1",
         ]
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("NO_PROXY", "annolab.example")
+        look_up = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda _, *args, **options: look_up("127.0.0.1", *args, **options),
+        )
         with raw_server(http("200 OK", JOB)) as server:
             async with AsyncInferenceClient(
-                KEY, base_url=server.base_url, transport=transport
+                KEY,
+                base_url=server.base_url.replace("127.0.0.1", "annolab.example"),
+                transport=transport,
+                plain_http_hosts=["annolab.example"],
             ) as client:
                 await client.get_job(12)
-            assert len(server.requests) == 1
+                await client.submit(a_request())
+            assert len(server.requests) == 2
         assert len(proxy.requests) == 2
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+async def test_what_may_stay_on_this_machine_takes_no_proxy(
+    transport: Transport, variable: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raw_server(http("200 OK", JOB)) as proxy, raw_server(http("200 OK", JOB)) as server:
+        monkeypatch.setenv(variable, proxy.base_url)
+        base_url = server.base_url.replace("127.0.0.1", host)
+        async with AsyncInferenceClient(
+            KEY, base_url=base_url, transport=transport, retry=RetryPolicy(attempts=1)
+        ) as client:
+            if host == "127.0.0.2":  # where nobody listens
+                with pytest.raises(RequestNotSent):
+                    await client.get_job(12)
+            else:
+                await client.get_job(12)
+                await client.submit(a_request())
+        assert not proxy.requests
 
 
 async def test_a_base_url_may_have_a_path(transport: Transport) -> None:

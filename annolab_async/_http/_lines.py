@@ -8,7 +8,6 @@ ever differs in its path is built once.
 from __future__ import annotations
 
 import socket
-import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -18,6 +17,7 @@ from anyio import CancelScope
 from annolab_async._http._bodies import Body, NoBody, plain_length
 from annolab_async._http._faults import Progress
 from annolab_async._http._parts import take_in
+from annolab_async._http._transports import is_behind_proxy
 
 if TYPE_CHECKING:
     import ssl
@@ -37,7 +37,6 @@ __all__ = [
     "Line",
     "Lines",
     "NativeLines",
-    "is_behind_proxy",
     "with_more",
 ]
 
@@ -84,11 +83,6 @@ def with_more(ours: httpx.Headers, more: Mapping[str, str] | None) -> httpx.Head
     return headers
 
 
-def is_behind_proxy() -> bool:
-    """Return whether the environment names a proxy."""
-    return not urllib.request.getproxies().keys().isdisjoint({"http", "https", "all"})
-
-
 class NativeLines:
     """Lines on httpx's own transport: one that has a single connection for each, called directly.
 
@@ -109,7 +103,7 @@ class NativeLines:
         self._context = context
         self._phases = phases
         self._limits = httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS)
-        self._is_behind_proxy = is_behind_proxy()
+        self._is_behind_proxy = is_behind_proxy(origin)
 
     def open(self) -> Line:
         """Return a new line."""
@@ -239,7 +233,7 @@ class _OwnClientLine(_ClientLine):
 
 
 class AiohttpLines:
-    """Lines on aiohttp, which reads HTTP with a parser in C. On asyncio only.
+    """Lines on aiohttp, which reads HTTP with a parser in C. On asyncio only, and behind no proxy.
 
     Args:
         origin: scheme, host and port.
@@ -253,7 +247,6 @@ class AiohttpLines:
         self._origin = URL(origin)
         self._headers = headers
         self._context = context
-        self._is_behind_proxy = is_behind_proxy()
 
     def open(self) -> Line:
         """Return a new line."""
@@ -266,7 +259,6 @@ class AiohttpLines:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            trust_env=self._is_behind_proxy,
             auto_decompress=False,
         )
         # By itself it sends a read whose connection breaks once more, also on a fresh one: in an outage that would
