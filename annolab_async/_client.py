@@ -377,15 +377,11 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
     def _read(self, reply: Reply, *, asked_for: int | None = None) -> InferenceJob:
         job = read_job(reply, key=self._key, utc_now=_utc_now, asked_for=asked_for)
         words = self._unknown_words
-        if (
-            job.state is JobState.UNKNOWN
-            and job.status not in words
-            and len(words) < _WORDS_REMEMBERED
-        ):
-            words.add(job.status)
-            _log.warning(
-                "Status %r is not known; it is not taken for an end.", self._key.shown(job.status)
-            )
+        if job.state is JobState.UNKNOWN and len(words) < _WORDS_REMEMBERED:
+            word = self._key.shown(job.status)  # not itself, which may be a MiB long
+            if word not in words:
+                words.add(word)
+                _log.warning("Status %r is not known; it is not taken for an end.", word)
         return job
 
 

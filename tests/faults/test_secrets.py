@@ -320,6 +320,20 @@ async def test_what_a_client_and_a_watcher_are_and_give_shows_no_secret(
     assert not found, shown(found)
 
 
+async def test_a_status_word_that_holds_the_key_shows_it_nowhere(
+    way: Way, logs: pytest.LogCaptureFixture
+) -> None:
+    with chaos(answer(reply((JOB % 7).replace("Queued", f"Held for {KEY}")))) as server:
+        async with keyed_client(way, server.base_url) as client:
+            given: list[Any] = [await client.get_job(7)]
+            async with client.watch([7], job_timeout=0.1) as watcher:
+                given += [transition async for transition in watcher]
+    assert isinstance(given[-1].error, WaitTimeout)
+    assert given[0].status == "Held for [API key]"
+    found = [*attributes(given, "given"), *leaks(given[-1].error), *leaks_of_logs(logs.records)]
+    assert not found, shown(found)
+
+
 def _vars(thing: object) -> str:
     return repr(vars(thing)) if hasattr(thing, "__dict__") else ""
 
