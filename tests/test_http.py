@@ -522,3 +522,18 @@ async def test_a_hook_that_fails_after_a_batch_was_sent_leaves_it_unknown() -> N
         ):
             with pytest.raises(SubmissionUnknown, match="not today"):
                 await client.submit(a_request())
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])  # asyncio cancels the main task instead
+async def test_an_interrupt_while_a_request_is_under_way_arrives_plain() -> None:
+    def interrupt(_: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(interrupt)) as http_client,
+        AsyncInferenceClient(KEY, base_url="http://localhost", http_client=http_client) as client,
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            await client.submit(a_request())
+        with pytest.raises(KeyboardInterrupt):
+            await client.get_job(12)
