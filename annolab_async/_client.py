@@ -23,7 +23,7 @@ from annolab_async._http import (
     check_path,
     has_network,
 )
-from annolab_async._limits import Throttle, Turnstile
+from annolab_async._limits import RateLimit, Throttle, Turnstile
 from annolab_async._records import InferenceJob, JobState, StatusReply, is_positive, job_id_of
 from annolab_async._replies import read_job
 from annolab_async._retry import (
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from annolab_async._fan_out_options import FanOutOptions
     from annolab_async._hooks import Hook
     from annolab_async._http import HttpClient, Progress, TransportName
-    from annolab_async._limits import Kind, RateLimit, Reason
+    from annolab_async._limits import Kind, Reason
     from annolab_async._records import InferenceRequest
     from annolab_async._replies import Reply
     from annolab_async._schedule import PollSchedule
@@ -131,6 +131,12 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             raise ConfigurationError(
                 f"max_connections is {max_connections}, not an integer from 1 up"
             )
+        policies: tuple[object, ...] = (retry, rate_limit)
+        for policy, kind in zip(policies, (RetryPolicy, RateLimit), strict=True):
+            if not isinstance(policy, kind | None):
+                raise ConfigurationError(
+                    f"{policy!r} is no {kind.__name__}: pass {kind.__name__}(...)"
+                )
         base_url = base_url or os.environ.get("ANNOLAB_BASE_URL") or _DEFAULT_BASE_URL
         if http_client is not None:
             check_client(http_client)

@@ -6,7 +6,7 @@ import gzip
 import socket
 import struct
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import httpx
@@ -330,11 +330,11 @@ async def test_the_proxy_of_the_environment_is_used_and_no_proxy_honoured(
         ]
         monkeypatch.setenv("NO_PROXY", "annolab.example")
         look_up = socket.getaddrinfo
-        monkeypatch.setattr(
-            socket,
-            "getaddrinfo",
-            lambda _, *args, **options: look_up("127.0.0.1", *args, **options),
-        )
+
+        def look_up_here(_: object, *args: Any, **options: Any) -> Any:
+            return look_up("127.0.0.1", *args, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
         with raw_server(http("200 OK", JOB)) as server:
             async with AsyncInferenceClient(
                 KEY,

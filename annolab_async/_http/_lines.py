@@ -196,9 +196,12 @@ class _ClientLine:
                 request, auth=None, follow_redirects=False, stream=True
             )
         except Exception as fault:
-            if (head := progress.redirect(fault)) is None:
-                raise
-            return head[0], httpx.Headers(head[1]), b"", "it is not read"
+            if (head := progress.redirect(fault)) is not None:
+                return head[0], httpx.Headers(head[1]), b"", "it is not read"
+            if Progress().proves_unsent(fault) and not progress.proves_unsent(fault):
+                # Over HTTP/2 a bad answer goes by the name of a bad request, which no repetition would mend.
+                raise ConnectionError(f"{type(fault).__name__}: {fault}") from fault
+            raise
         if response.is_stream_consumed:  # by a hook of the client's, or it never was a stream
             return response.status_code, response.headers, response.content, None
         self._response = response

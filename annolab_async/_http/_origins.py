@@ -50,11 +50,16 @@ def check_base_url(
         raise ConfigurationError(f"base_url is a {type(base_url).__name__}, not a string")
     if isinstance(plain_http_hosts, str):
         raise ConfigurationError("plain_http_hosts is a string, not a collection of host names")
+    fault = "" if _ONLY_PRINTABLE.fullmatch(base_url) else "space or other odd character"
+    fault += (
+        ""
+        if base_url.isascii()
+        else " (hosts with other letters have a name that begins with xn--, too)"
+    )
     try:
         url = httpx.URL(base_url)
-        fault = "" if _ONLY_PRINTABLE.fullmatch(base_url) else "a space or another odd character"
     except httpx.InvalidURL:
-        url, fault = httpx.URL(), "what stands there"
+        url = httpx.URL()
     wrong = [part for part, mark in _NOT_IN_A_BASE_URL.items() if mark in base_url]
     fault = fault or " or ".join(wrong)
     # To Python, "+80" and "8_0" are numbers, too.

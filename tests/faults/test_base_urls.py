@@ -102,6 +102,14 @@ def test_a_base_url_that_is_more_or_less_than_an_origin_and_a_path_is_refused(
     assert "https://api.annolab.ai" in text or "not a string" in text, "how to mend it"
 
 
+def test_a_refusal_says_what_should_not_be_there() -> None:
+    assert refused(base_url="https://[").endswith("perhaps a port and a path")
+    assert refused(base_url="https://a b").endswith(", and no space or other odd character")
+    assert refused(base_url="https://a\x00b").endswith(", and no space or other odd character")
+    assert refused(base_url="https://u@a?b").endswith(", and no user name or query")
+    assert "xn--" in refused(base_url="https://äpi.annolab.ai"), "how to mend it"
+
+
 @pytest.mark.parametrize(
     ("base_url", "host"),
     [
