@@ -87,7 +87,7 @@ class Progress:
             fault: what the client raised instead.
         """
         is_redirect = self.answer is not None and self.answer[0] in _REDIRECTS
-        is_its = not _names(fault).isdisjoint({"InvalidURL", "RemoteProtocolError"})
+        is_its = not _names(fault).isdisjoint({"InvalidURL", "RemoteProtocolError", "IDNAError"})
         return self.answer if is_redirect and is_its else None
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:

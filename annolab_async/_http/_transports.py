@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import httpx
 
-from annolab_async._http._origins import is_here
+from annolab_async._http._origins import host_of, is_here
 from annolab_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _DIRECT: Final = dict.fromkeys(f"all://{host}" for host in _HERE)
 def is_behind_proxy(url: str) -> bool:
     """Return whether the environment names a proxy that requests for a URL may go through."""
     names = urllib.request.getproxies().keys()
-    return not names.isdisjoint({"http", "https", "all"}) and not is_here(httpx.URL(url).host)
+    return not names.isdisjoint({"http", "https", "all"}) and not is_here(host_of(httpx.URL(url)))
 
 
 def own_client(

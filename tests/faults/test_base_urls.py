@@ -236,3 +236,16 @@ def test_a_path_that_does_not_mean_itself_is_refused(inference_path: object) -> 
 )
 def test_a_plain_path_is_taken(inference_path: str) -> None:
     AsyncInferenceClient(KEY, inference_path=inference_path)
+
+
+def test_a_host_of_other_letters_is_taken_as_it_goes_out() -> None:
+    client = AsyncInferenceClient(KEY, base_url="https://xn--bcher-kva.example/v1")
+    assert repr(client) == "AsyncInferenceClient(base_url='https://xn--bcher-kva.example/v1')"
+    text = refused(base_url="http://xn--bcher-kva.example")
+    assert "plain_http_hosts=['xn--bcher-kva.example']" in text
+    AsyncInferenceClient(
+        KEY,
+        base_url="http://xn--bcher-kva.example",
+        plain_http_hosts=["xn--bcher-kva.example"],
+    )
+    AsyncInferenceClient(KEY, base_url="https://xn--0.example")  # of no letters at all

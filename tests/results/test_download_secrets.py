@@ -134,6 +134,7 @@ async def test_a_link_is_sent_as_it_was_given(path: Path) -> None:
     "link",
     [
         "http://storage.example/canary",
+        "http://xn--0.example/canary",
         "ftp://storage.example/canary",
         "file:///canary",
         "//storage.example/canary",
