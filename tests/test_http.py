@@ -368,6 +368,59 @@ async def test_what_may_stay_on_this_machine_takes_no_proxy(
         assert not proxy.requests
 
 
+@pytest.mark.parametrize("is_behind_proxy", [False, True])
+async def test_no_cookie_is_kept(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, *, is_behind_proxy: bool
+) -> None:
+    with raw_server(http("200 OK", JOB, Set_Cookie="session=é; Path=/")) as server:
+        if is_behind_proxy:
+            monkeypatch.setenv("HTTP_PROXY", server.base_url)
+        async with AsyncInferenceClient(
+            KEY,
+            base_url="http://annolab.example" if is_behind_proxy else server.base_url,
+            transport=transport,
+            plain_http_hosts=["annolab.example"],
+        ) as client:
+            for _ in range(2):
+                await client.submit(a_request())
+                await client.get_job(12)
+    assert len(server.requests) == 4
+    assert not any(b"cookie" in request.lower() for request in server.requests)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_redirect_with_a_cookie_that_fits_into_no_header_is_an_answer(library: Any) -> None:
+    moved = http("307 Moved", Set_Cookie="session=é; Path=/", Location="https://other.example/")
+    for method in ("get_job", "submit"):
+        with raw_server(moved) as server:
+            async with (
+                library.AsyncClient() as http_client,
+                AsyncInferenceClient(
+                    KEY, base_url=server.base_url, http_client=http_client, retry=AT_ONCE
+                ) as client,
+            ):
+                with pytest.raises(StatusError, match="307"):
+                    await (
+                        client.get_job(12) if method == "get_job" else client.submit(a_request())
+                    )
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_cookie_that_spoils_a_client_of_the_callers_is_told_of(library: Any) -> None:
+    with raw_server(http("200 OK", JOB, Set_Cookie="session=é; Path=/")) as server:
+        async with (
+            library.AsyncClient() as http_client,
+            AsyncInferenceClient(KEY, base_url=server.base_url, http_client=http_client) as client,
+        ):
+            await client.get_job(12)
+            for call in (client.get_job(12), client.submit(a_request())):
+                with pytest.raises(RequestNotSent, match="a cookie or header") as caught:
+                    await call
+                assert caught.value.is_final
+    assert len(server.requests) == 1
+
+
 async def test_a_base_url_may_have_a_path(transport: Transport) -> None:
     with raw_server(http("200 OK", JOB)) as server:
         async with AsyncInferenceClient(

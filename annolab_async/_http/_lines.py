@@ -16,8 +16,9 @@ from anyio import CancelScope
 
 from annolab_async._http._bodies import Body, NoBody, plain_length
 from annolab_async._http._faults import Progress
+from annolab_async._http._given import build
 from annolab_async._http._parts import take_in
-from annolab_async._http._transports import is_behind_proxy
+from annolab_async._http._transports import is_behind_proxy, own_client
 
 if TYPE_CHECKING:
     import ssl
@@ -108,9 +109,7 @@ class NativeLines:
     def open(self) -> Line:
         """Return a new line."""
         if self._is_behind_proxy:
-            client = httpx.AsyncClient(
-                verify=self._context, limits=self._limits, timeout=self._phases
-            )
+            client = own_client(self._context, self._limits, self._origin)
             return _OwnClientLine(client, self._origin, self._headers, self._phases)
         transport = httpx.AsyncHTTPTransport(verify=self._context, limits=self._limits)
         # The deadline bounds everything; connecting has a timeout of its own, since httpx leaves a handshake that
@@ -183,7 +182,8 @@ class _ClientLine:
         self._response, self._is_whole = None, False
         # Built anew each time: a request once built does not follow the client's headers and cookies.
         progress = Progress()
-        request = self._client.build_request(
+        request = build(
+            self._client,
             "GET",
             self._origin + path,
             headers=with_more(self._headers, headers),

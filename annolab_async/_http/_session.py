@@ -27,7 +27,7 @@ from annolab_async._http._faults import (
     may_be_stale,
     scrubbed,
 )
-from annolab_async._http._given import check_client, is_stock, pool_size
+from annolab_async._http._given import build, check_client, is_stock, pool_size
 from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines, with_more
 from annolab_async._http._origins import path_within
 from annolab_async._http._parts import OnePart, take_in
@@ -334,7 +334,8 @@ class HttpSession(AsyncContextManagerMixin):
         incoming: Incoming,
     ) -> None:
         client: Any = self._submit_client
-        request = client.build_request(
+        request = build(
+            client,
             "POST",
             self._origin + self._prefix + path,
             content=body,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -44,8 +45,14 @@ def own_client(
     """
     try:
         takes_proxy = url is None or is_behind_proxy(url)
+        # It keeps no cookies: nobody needs them, and one that does not fit into a header would spoil all that follows.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         return httpx.AsyncClient(
-            verify=context, limits=limits, mounts=_DIRECT, trust_env=takes_proxy
+            verify=context,
+            limits=limits,
+            mounts=_DIRECT,
+            trust_env=takes_proxy,
+            cookies=no_cookies,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as fault:
         # It reads the environment: a SOCKS proxy needs a package more, another one may be spelled wrongly.
