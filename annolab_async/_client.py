@@ -23,7 +23,7 @@ from annolab_async._http import (
     check_path,
     has_network,
 )
-from annolab_async._limits import Throttle, Turnstile
+from annolab_async._limits import RateLimit, Throttle, Turnstile
 from annolab_async._records import InferenceJob, JobState, StatusReply, is_positive, job_id_of
 from annolab_async._replies import read_job
 from annolab_async._retry import (
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from annolab_async._fan_out_options import FanOutOptions
     from annolab_async._hooks import Hook
     from annolab_async._http import HttpClient, Progress, TransportName
-    from annolab_async._limits import Kind, RateLimit, Reason
+    from annolab_async._limits import Kind, Reason
     from annolab_async._records import InferenceRequest
     from annolab_async._replies import Reply
     from annolab_async._schedule import PollSchedule
@@ -83,7 +83,8 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         http_client: an ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` of yours to send everything with; it stays
             open. None makes one. The key is sent with each request, not stored in your client.
         transport: what polls go over when there is no ``http_client``: ``"httpx"``, ``"aiohttp"`` (an extra, on asyncio
-            only, a fraction of the cost) or ``"auto"``, aiohttp where it can be. Submissions always go over httpx.
+            only, a fraction of the cost) or ``"auto"``, aiohttp where it can be. Submissions always go over httpx, and
+            so do polls through a proxy that the environment names.
         timeout: seconds that one request may take in all.
         retry: how a request that failed is repeated; a submission only if it provably made no job.
         rate_limit: a bound on all requests together, submissions and polls alike; None for none of its own. A server
@@ -130,6 +131,12 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             raise ConfigurationError(
                 f"max_connections is {max_connections}, not an integer from 1 up"
             )
+        policies: tuple[object, ...] = (retry, rate_limit)
+        for policy, kind in zip(policies, (RetryPolicy, RateLimit), strict=True):
+            if not isinstance(policy, kind | None):
+                raise ConfigurationError(
+                    f"{policy!r} is no {kind.__name__}: pass {kind.__name__}(...)"
+                )
         base_url = base_url or os.environ.get("ANNOLAB_BASE_URL") or _DEFAULT_BASE_URL
         if http_client is not None:
             check_client(http_client)
@@ -376,17 +383,15 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
     def _read(self, reply: Reply, *, asked_for: int | None = None) -> InferenceJob:
         job = read_job(reply, key=self._key, utc_now=_utc_now, asked_for=asked_for)
         words = self._unknown_words
-        if (
-            job.state is JobState.UNKNOWN
-            and job.status not in words
-            and len(words) < _WORDS_REMEMBERED
-        ):
-            words.add(job.status)
-            _log.warning(
-                "Status %r is not known; it is not taken for an end.",
-                self._key.shown(job.status),
-                extra={"inference_job_id": job.inference_job_id},
-            )
+        if job.state is JobState.UNKNOWN and len(words) < _WORDS_REMEMBERED:
+            word = self._key.shown(job.status)  # not itself, which may be a MiB long
+            if word not in words:
+                words.add(word)
+                _log.warning(
+                    "Status %r is not known; it is not taken for an end.",
+                    word,
+                    extra={"inference_job_id": job.inference_job_id},
+                )
         return job
 
 

@@ -102,7 +102,7 @@ class ExportCalls:
             job = created.export_job
             return ExportJob(
                 export_id=export_id,
-                status=(job and job.status) or "initialized",
+                status=self._key.shown((job and job.status) or "initialized"),
                 status_path=status_path_of(export_id, status_path),
                 project_id=job.project_id if job else None,
             )
@@ -167,7 +167,8 @@ class ExportCalls:
                 )
             error = self._key.shown(told.error) if told.error else None
             project_id = job.project_id if told.project_id is None else told.project_id
-            now = ExportJob(job.export_id, told.status, job.status_path, project_id, error)
+            status = self._key.shown(told.status)
+            now = ExportJob(job.export_id, status, job.status_path, project_id, error)
             return now, told.download_url
 
         now, link = await self._calls.get(

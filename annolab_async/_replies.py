@@ -10,10 +10,10 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from annolab_async._converter import decode_json, structure
-from annolab_async._records import InferenceJob
+from annolab_async._records import InferenceJob, JobState
 from annolab_async._salvage import salvaged_id
 from annolab_async.errors import InvalidResponse, StatusError
 
@@ -65,7 +65,9 @@ def read_job(
     _check_status(reply, key, utc_now)
     job, fault = _job(reply, asked_for)
     if job is not None:
-        return job
+        # A word that is not known may be anything, also what the server was sent.
+        is_known = job.state is not JobState.UNKNOWN
+        return job if is_known else evolve(job, status=key.strike(job.status))
     fault = key.shown(fault)
     # Raised here, where no local variable and no exception on the way holds the body.
     salvaged = salvaged_id(reply.body)

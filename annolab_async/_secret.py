@@ -78,13 +78,17 @@ class ApiKey:
         """The value of the header that carries the key; its repr shows nothing."""
         return _Hidden(f"Api-Key {self._text}")
 
+    def strike(self, text: str) -> str:
+        """Return a text without this key, and else as it is."""
+        return self._pattern.sub("[API key]", text)
+
     def hide(self, text: str) -> str:
         """Return a text without this key, and without the queries of links, which may be signed."""
-        return LINKS.hide(self._pattern.sub("[API key]", text))
+        return LINKS.hide(self.strike(text))
 
     def shown(self, text: str) -> str:
         """Return the beginning of a text of the server's: no secret, nothing unprintable."""
         # Cut only after the key is out, lest a part of it stays; and before the rest, lest a long text takes long.
-        text = self.hide(self._pattern.sub("[API key]", text)[: 16 * _EXCERPT_LENGTH])
+        text = self.hide(self.strike(text)[: 16 * _EXCERPT_LENGTH])
         text = "".join(char if char.isprintable() else " " for char in text[: _EXCERPT_LENGTH + 1])
         return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"

@@ -21,6 +21,7 @@ from annolab_async import (
     InvalidResponse,
     JobNotFound,
     JobState,
+    NoResponse,
     NotFound,
     NotOpen,
     PermissionDenied,
@@ -236,6 +237,37 @@ async def test_a_deadline_proves_what_the_transport_told_until_then(
         assert anyio.current_time() % 60 == pytest.approx(30)
 
 
+class MisansweredTransport(httpx.AsyncBaseTransport):
+    """Reports a bad answer as httpcore does over HTTP/2, once, and a good one from then on."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        if self.asked > 1:
+            return httpx.Response(200, json={**JOB, "status": "Finished"})
+        for event in ("send_request_headers.started", "send_request_headers.complete"):
+            await request.extensions["trace"](f"http2.{event}", {})
+        raise httpx.LocalProtocolError("Error decoding header block")
+
+
+async def test_a_bad_answer_over_http2_is_no_bad_request() -> None:
+    async with (
+        httpx.AsyncClient(transport=MisansweredTransport()) as http_client,
+        AsyncInferenceClient(
+            KEY, base_url=BASE_URL, http_client=http_client, retry=RetryPolicy(attempts=1)
+        ) as client,
+    ):
+        with pytest.raises(NoResponse, match="Error decoding header block"):
+            await client.get_job(12)
+    async with (
+        httpx.AsyncClient(transport=MisansweredTransport()) as http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        assert (await client.wait(12)).state is JobState.FINISHED
+
+
 async def test_an_unknown_status_word_is_kept_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -428,6 +460,15 @@ def test_a_base_url_that_cannot_be_one_is_refused(base_url: str) -> None:
 def test_senseless_options_are_refused_at_construction(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         AsyncInferenceClient(KEY, **options)  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"), [("retry", "RetryPolicy"), ("rate_limit", "RateLimit")]
+)
+def test_a_number_in_the_place_of_a_policy_is_refused(option: str, kind: str) -> None:
+    settings: dict[str, object] = {option: 5}
+    with pytest.raises(ConfigurationError, match=rf"5 is no {kind}: pass {kind}\(\.\.\.\)"):
+        AsyncInferenceClient(KEY, **settings)  # type: ignore[arg-type]  # that is the point
 
 
 def test_aiohttp_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,16 @@ def test_a_text_names_the_job_and_the_state_seen_last() -> None:
     assert "last seen Queued" in str(WaitTimeout(inference_job_id=7, job=make_job(7), timeout=30))
 
 
+def test_a_state_that_is_no_word_is_shown_short_and_on_one_line() -> None:
+    job = make_job(7, "Queued\n\x1b[31mJob 8 is lost" + 10_000 * "!")
+    for error in (
+        WaitTimeout(inference_job_id=7, job=job, timeout=30),
+        ExportTimeout.of(export_id=7, status=job.status, timeout=30.0),
+    ):
+        assert str(error).isprintable()
+        assert len(str(error)) < 200
+
+
 def test_an_error_carries_what_it_is_about() -> None:
     cause, request = OSError("down"), make_request()
     for kind in (RequestNotSent, NoResponse):

@@ -6,7 +6,7 @@ import gzip
 import socket
 import struct
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import httpx
@@ -309,11 +309,12 @@ async def test_a_small_answer_that_unpacks_into_a_huge_one_is_refused(transport:
                 await client.get_job(12)
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
 async def test_the_proxy_of_the_environment_is_used_and_no_proxy_honoured(
-    transport: Transport, monkeypatch: pytest.MonkeyPatch
+    transport: Transport, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with raw_server(http("200 OK", JOB)) as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy.base_url)
+        monkeypatch.setenv(variable, proxy.base_url)
         async with AsyncInferenceClient(
             KEY,
             base_url="http://annolab.example",
@@ -327,14 +328,97 @@ async def test_the_proxy_of_the_environment_is_used_and_no_proxy_honoured(
             b"GET http://annolab.example/v1/infer/batch/12 HTTP/1.1",
             b"POST http://annolab.example/v1/infer/batch HTTP/1.1",
         ]
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("NO_PROXY", "annolab.example")
+        look_up = socket.getaddrinfo
+
+        def look_up_here(_: object, *args: Any, **options: Any) -> Any:
+            return look_up("127.0.0.1", *args, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
         with raw_server(http("200 OK", JOB)) as server:
             async with AsyncInferenceClient(
-                KEY, base_url=server.base_url, transport=transport
+                KEY,
+                base_url=server.base_url.replace("127.0.0.1", "annolab.example"),
+                transport=transport,
+                plain_http_hosts=["annolab.example"],
             ) as client:
                 await client.get_job(12)
-            assert len(server.requests) == 1
+                await client.submit(a_request())
+            assert len(server.requests) == 2
         assert len(proxy.requests) == 2
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+async def test_what_may_stay_on_this_machine_takes_no_proxy(
+    transport: Transport, variable: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raw_server(http("200 OK", JOB)) as proxy, raw_server(http("200 OK", JOB)) as server:
+        monkeypatch.setenv(variable, proxy.base_url)
+        base_url = server.base_url.replace("127.0.0.1", host)
+        async with AsyncInferenceClient(
+            KEY, base_url=base_url, transport=transport, retry=RetryPolicy(attempts=1)
+        ) as client:
+            if host == "127.0.0.2":  # where nobody listens
+                with pytest.raises(RequestNotSent):
+                    await client.get_job(12)
+            else:
+                await client.get_job(12)
+                await client.submit(a_request())
+        assert not proxy.requests
+
+
+@pytest.mark.parametrize("is_behind_proxy", [False, True])
+async def test_no_cookie_is_kept(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, *, is_behind_proxy: bool
+) -> None:
+    with raw_server(http("200 OK", JOB, Set_Cookie="session=é; Path=/")) as server:
+        if is_behind_proxy:
+            monkeypatch.setenv("HTTP_PROXY", server.base_url)
+        async with AsyncInferenceClient(
+            KEY,
+            base_url="http://annolab.example" if is_behind_proxy else server.base_url,
+            transport=transport,
+            plain_http_hosts=["annolab.example"],
+        ) as client:
+            for _ in range(2):
+                await client.submit(a_request())
+                await client.get_job(12)
+    assert len(server.requests) == 4
+    assert not any(b"cookie" in request.lower() for request in server.requests)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_redirect_with_a_cookie_that_fits_into_no_header_is_an_answer(library: Any) -> None:
+    moved = http("307 Moved", Set_Cookie="session=é; Path=/", Location="https://other.example/")
+    for method in ("get_job", "submit"):
+        with raw_server(moved) as server:
+            async with (
+                library.AsyncClient() as http_client,
+                AsyncInferenceClient(
+                    KEY, base_url=server.base_url, http_client=http_client, retry=AT_ONCE
+                ) as client,
+            ):
+                with pytest.raises(StatusError, match="307"):
+                    await (
+                        client.get_job(12) if method == "get_job" else client.submit(a_request())
+                    )
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_cookie_that_spoils_a_client_of_the_callers_is_told_of(library: Any) -> None:
+    with raw_server(http("200 OK", JOB, Set_Cookie="session=é; Path=/")) as server:
+        async with (
+            library.AsyncClient() as http_client,
+            AsyncInferenceClient(KEY, base_url=server.base_url, http_client=http_client) as client,
+        ):
+            await client.get_job(12)
+            for call in (client.get_job(12), client.submit(a_request())):
+                with pytest.raises(RequestNotSent, match="a cookie or header") as caught:
+                    await call
+                assert caught.value.is_final
+    assert len(server.requests) == 1
 
 
 async def test_a_base_url_may_have_a_path(transport: Transport) -> None:
@@ -491,3 +575,18 @@ async def test_a_hook_that_fails_after_a_batch_was_sent_leaves_it_unknown() -> N
         ):
             with pytest.raises(SubmissionUnknown, match="not today"):
                 await client.submit(a_request())
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])  # asyncio cancels the main task instead
+async def test_an_interrupt_while_a_request_is_under_way_arrives_plain() -> None:
+    def interrupt(_: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(interrupt)) as http_client,
+        AsyncInferenceClient(KEY, base_url="http://localhost", http_client=http_client) as client,
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            await client.submit(a_request())
+        with pytest.raises(KeyboardInterrupt):
+            await client.get_job(12)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from anyio import create_task_group
+from anyio import create_task_group, get_cancelled_exc_class
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,10 +20,13 @@ async def apart(function: Callable[[], Awaitable[T]]) -> T:
 
     httpcore shields its cleanup from those. A plain ``task.cancel()``, also that of ``asyncio.timeout`` and
     ``asyncio.wait_for``, breaks through, and each time may take one of the pool's connections out of use for good.
+    Trio knows no other than anyio's; there a task more would only wrap a KeyboardInterrupt in a group.
 
     Raises:
         Exception: what the function raised, itself.
     """
+    if get_cancelled_exc_class() is not asyncio.CancelledError:
+        return await function()
     results: list[T] = []
     faults: list[Exception] = []
 

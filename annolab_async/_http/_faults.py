@@ -81,13 +81,14 @@ class Progress:
     def redirect(self, fault: BaseException) -> tuple[int, list[tuple[bytes, bytes]]] | None:
         """Return the status and headers of a redirect that a client could make no request of, else None.
 
-        httpx makes one even if it is not to follow it, and fails if the redirect leads to no URL.
+        httpx makes one even if it is not to follow it, and fails if the redirect leads to no URL, or sets a cookie that
+        does not fit into a header.
 
         Args:
             fault: what the client raised instead.
         """
         is_redirect = self.answer is not None and self.answer[0] in _REDIRECTS
-        is_its = not _names(fault).isdisjoint({"InvalidURL", "RemoteProtocolError"})
+        is_its = not _names(fault).isdisjoint({"InvalidURL", "RemoteProtocolError", "ValueError"})
         return self.answer if is_redirect and is_its else None
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx
+
 from annolab_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import httpx
     import httpx2
 
     HttpClient = httpx.AsyncClient | httpx2.AsyncClient
 
-__all__ = ["HttpClient", "check_client", "has_network", "is_stock", "pool_size"]
+__all__ = ["HttpClient", "build", "check_client", "has_network", "is_stock", "pool_size"]
 
 _IN_PROCESS: Final = frozenset({"ASGITransport", "MockTransport"})
 
@@ -52,6 +53,19 @@ def pool_size(client: HttpClient, url: str) -> int | None:
     pool = getattr(_transport(client, url), "_pool", None)
     size = getattr(pool, "_max_connections", None)
     return size if type(size) is int and size > 0 else None
+
+
+def build(client: Any, method: str, url: str, **options: Any) -> Any:
+    """Return a client's request, with what the client adds to each.
+
+    Raises:
+        LocalProtocolError: that does not fit into a header, such as a cookie that a server has set.
+    """
+    try:
+        return client.build_request(method, url, **options)
+    except UnicodeEncodeError:
+        fault = "a cookie or header of the http_client holds other characters than ASCII"
+    raise httpx.LocalProtocolError(fault)
 
 
 def _transport(client: Any, url: str) -> object:

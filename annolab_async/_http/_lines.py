@@ -8,7 +8,6 @@ ever differs in its path is built once.
 from __future__ import annotations
 
 import socket
-import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -17,7 +16,9 @@ from anyio import CancelScope
 
 from annolab_async._http._bodies import Body, NoBody, plain_length
 from annolab_async._http._faults import Progress
+from annolab_async._http._given import build
 from annolab_async._http._parts import take_in
+from annolab_async._http._transports import is_behind_proxy, own_client
 
 if TYPE_CHECKING:
     import ssl
@@ -37,7 +38,6 @@ __all__ = [
     "Line",
     "Lines",
     "NativeLines",
-    "is_behind_proxy",
     "with_more",
 ]
 
@@ -84,11 +84,6 @@ def with_more(ours: httpx.Headers, more: Mapping[str, str] | None) -> httpx.Head
     return headers
 
 
-def is_behind_proxy() -> bool:
-    """Return whether the environment names a proxy."""
-    return not urllib.request.getproxies().keys().isdisjoint({"http", "https", "all"})
-
-
 class NativeLines:
     """Lines on httpx's own transport: one that has a single connection for each, called directly.
 
@@ -109,14 +104,12 @@ class NativeLines:
         self._context = context
         self._phases = phases
         self._limits = httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS)
-        self._is_behind_proxy = is_behind_proxy()
+        self._is_behind_proxy = is_behind_proxy(origin)
 
     def open(self) -> Line:
         """Return a new line."""
         if self._is_behind_proxy:
-            client = httpx.AsyncClient(
-                verify=self._context, limits=self._limits, timeout=self._phases
-            )
+            client = own_client(self._context, self._limits, self._origin)
             return _OwnClientLine(client, self._origin, self._headers, self._phases)
         transport = httpx.AsyncHTTPTransport(verify=self._context, limits=self._limits)
         # The deadline bounds everything; connecting has a timeout of its own, since httpx leaves a handshake that
@@ -189,7 +182,8 @@ class _ClientLine:
         self._response, self._is_whole = None, False
         # Built anew each time: a request once built does not follow the client's headers and cookies.
         progress = Progress()
-        request = self._client.build_request(
+        request = build(
+            self._client,
             "GET",
             self._origin + path,
             headers=with_more(self._headers, headers),
@@ -202,9 +196,12 @@ class _ClientLine:
                 request, auth=None, follow_redirects=False, stream=True
             )
         except Exception as fault:
-            if (head := progress.redirect(fault)) is None:
-                raise
-            return head[0], httpx.Headers(head[1]), b"", "it is not read"
+            if (head := progress.redirect(fault)) is not None:
+                return head[0], httpx.Headers(head[1]), b"", "it is not read"
+            if Progress().proves_unsent(fault) and not progress.proves_unsent(fault):
+                # Over HTTP/2 a bad answer goes by the name of a bad request, which no repetition would mend.
+                raise ConnectionError(f"{type(fault).__name__}: {fault}") from fault
+            raise
         if response.is_stream_consumed:  # by a hook of the client's, or it never was a stream
             return response.status_code, response.headers, response.content, None
         self._response = response
@@ -239,7 +236,7 @@ class _OwnClientLine(_ClientLine):
 
 
 class AiohttpLines:
-    """Lines on aiohttp, which reads HTTP with a parser in C. On asyncio only.
+    """Lines on aiohttp, which reads HTTP with a parser in C. On asyncio only, and behind no proxy.
 
     Args:
         origin: scheme, host and port.
@@ -253,7 +250,6 @@ class AiohttpLines:
         self._origin = URL(origin)
         self._headers = headers
         self._context = context
-        self._is_behind_proxy = is_behind_proxy()
 
     def open(self) -> Line:
         """Return a new line."""
@@ -266,7 +262,6 @@ class AiohttpLines:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            trust_env=self._is_behind_proxy,
             auto_decompress=False,
         )
         # By itself it sends a read whose connection breaks once more, also on a fresh one: in an outage that would

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from attrs import field, frozen
 
-from annolab_async._http._origins import is_here
+from annolab_async._http._origins import host_of, is_here
 from annolab_async._ranges import Remedy, Setback
 
 if TYPE_CHECKING:
@@ -70,15 +70,16 @@ def _link(text: str, hosts: frozenset[str], base: httpx.URL | None = None) -> Si
         url = url if base is None or not is_plain else base.join(url)
     except (httpx.InvalidURL, TypeError):
         url = httpx.URL()  # its error would show what stands there
-    if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+    host = host_of(url)
+    if url.scheme not in {"http", "https"} or not host or url.userinfo:
         what = "the link to it" if base is None else "the redirect"
         raise Setback(f"{what} is no https:// URL without a user name", Remedy.NONE)
     shown = f"{url.scheme}://{url.netloc.decode('ascii')}"
-    if url.scheme == "http" and not is_here(url.host) and url.host.lower() not in hosts:
+    if url.scheme == "http" and not is_here(host) and host.lower() not in hosts:
         raise Setback(
             f"the link leads to {shown}, unencrypted",
             Remedy.NONE,
             hint="Everybody on the way could read and change what comes. If that is as it should be, allow this host "
-            f"by name with plain_http_hosts=[{url.host!r}].",
+            f"by name with plain_http_hosts=[{host!r}].",
         )
     return SignedLink(url.copy_with(fragment=None), shown, hosts)

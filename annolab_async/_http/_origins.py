@@ -14,7 +14,7 @@ from annolab_async.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["check_base_url", "check_path", "is_here", "path_within"]
+__all__ = ["check_base_url", "check_path", "host_of", "is_here", "path_within"]
 
 _LAST_PORT: Final = 65535
 _LONGEST_LOCATION: Final = 8192
@@ -50,27 +50,33 @@ def check_base_url(
         raise ConfigurationError(f"base_url is a {type(base_url).__name__}, not a string")
     if isinstance(plain_http_hosts, str):
         raise ConfigurationError("plain_http_hosts is a string, not a collection of host names")
+    fault = "" if _ONLY_PRINTABLE.fullmatch(base_url) else "space or other odd character"
+    fault += (
+        ""
+        if base_url.isascii()
+        else " (hosts with other letters have a name that begins with xn--, too)"
+    )
     try:
         url = httpx.URL(base_url)
-        fault = "" if _ONLY_PRINTABLE.fullmatch(base_url) else "a space or another odd character"
     except httpx.InvalidURL:
-        url, fault = httpx.URL(), "what stands there"
+        url = httpx.URL()
     wrong = [part for part, mark in _NOT_IN_A_BASE_URL.items() if mark in base_url]
     fault = fault or " or ".join(wrong)
     # To Python, "+80" and "8_0" are numbers, too.
     port = re.search(r":([^/:\]]*)(/|$)", base_url.partition("://")[2])
     is_port = port is None or (port[1].isdecimal() and 0 < int(port[1]) <= _LAST_PORT)
-    if url.scheme not in _USUAL_PORTS or not _is_host(url.host) or not is_port or fault:
+    host = host_of(url)
+    if url.scheme not in _USUAL_PORTS or not _is_host(host) or not is_port or fault:
         # The URL itself is not shown: a userinfo or query may hold a password.
         raise ConfigurationError(
             "base_url must look like https://api.annolab.ai: http or https, a host, perhaps a port and a path"
             + (f", and no {fault}" if fault else "")
         )
-    is_exposed = url.scheme == "http" and has_network and not is_here(url.host)
-    if is_exposed and url.host.lower() not in {host.lower() for host in plain_http_hosts}:
+    is_exposed = url.scheme == "http" and has_network and not is_here(host)
+    if is_exposed and host.lower() not in {name.lower() for name in plain_http_hosts}:
         raise ConfigurationError(
-            f"base_url would send the API key unencrypted to {url.host}: use https://, or allow this host by name "
-            f"with plain_http_hosts=[{url.host!r}]"
+            f"base_url would send the API key unencrypted to {host}: use https://, or allow this host by name "
+            f"with plain_http_hosts=[{host!r}]"
         )
     return str(url).rstrip("/")
 
@@ -78,6 +84,11 @@ def check_base_url(
 def _is_host(host: str) -> bool:
     is_ipv6 = ":" in host and "%" not in host  # httpx has checked it, but lets zones pass
     return is_ipv6 or _HOST.fullmatch(host) is not None
+
+
+def host_of(url: httpx.URL) -> str:
+    """Return a URL's host as it goes out. httpx decodes what begins with xn--, and raises if that is nothing."""
+    return url.raw_host.decode("ascii")
 
 
 def is_here(host: str) -> bool:

@@ -20,12 +20,16 @@ _LOGGERS: Final = [name + suffix for suffix in ("", "2") for name in ("httpx",)]
     for suffix in ("", "2")
     for part in ("connection", "http11", "http2", "proxy", "socks")
 ]
+# Of HTTP/2: at DEBUG they log packed headers, in which no key can be found, and yet anybody can unpack it.
+_PACKERS: Final = ["hpack.hpack", "hpack.table"]
 
 
 class _WithoutSecrets(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         # At DEBUG they log the headers of each answer: a redirect may be signed, and a server may repeat the key.
         if key := CURRENT_KEY.get():
+            if record.name in _PACKERS:
+                return False
             record.msg, record.args = key.hide(record.getMessage()), ()
         return True
 
@@ -35,5 +39,5 @@ _FILTER: Final = _WithoutSecrets()
 
 def quieten() -> None:
     """See to it that no log line about a request of ours shows a key or the query of a link; any number of times."""
-    for name in _LOGGERS:
+    for name in _LOGGERS + _PACKERS:
         logging.getLogger(name).addFilter(_FILTER)

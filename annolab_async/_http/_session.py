@@ -27,12 +27,12 @@ from annolab_async._http._faults import (
     may_be_stale,
     scrubbed,
 )
-from annolab_async._http._given import check_client, is_stock, pool_size
+from annolab_async._http._given import build, check_client, is_stock, pool_size
 from annolab_async._http._lines import AiohttpLines, ClientLines, NativeLines, with_more
 from annolab_async._http._origins import path_within
 from annolab_async._http._parts import OnePart, take_in
 from annolab_async._http._quiet import CURRENT_KEY, quieten
-from annolab_async._http._transports import check_transport, has_aiohttp, own_client
+from annolab_async._http._transports import check_transport, own_client, suits_aiohttp
 from annolab_async._replies import Reply
 from annolab_async.errors import AnnoLabError, ConfigurationError, InvalidResponse, NotOpen
 
@@ -69,7 +69,7 @@ class HttpSession(AsyncContextManagerMixin):
         key: sent with each request, to no other server.
         http_client: the caller's client, for everything; it is not closed here. None makes our own.
         transport: what reads go over if there is no client of the caller's: ``"auto"`` is aiohttp where it is
-            installed and asyncio runs, else httpx.
+            installed, asyncio runs and there is no proxy, else httpx.
         timeout: seconds that a request may take in all, whatever the server does.
         max_connections: requests under way at once; the caller sees to that.
 
@@ -132,7 +132,8 @@ class HttpSession(AsyncContextManagerMixin):
                 # Made once: it takes 20 ms and more.
                 context = httpx.create_ssl_context()
                 limits = httpx.Limits(max_connections=self.max_at_once, max_keepalive_connections=0)
-                self._submit_client = await stack.enter_async_context(own_client(context, limits))
+                client = own_client(context, limits, self._origin)
+                self._submit_client = await stack.enter_async_context(client)
                 if self._uses_aiohttp():
                     self._lines = AiohttpLines(
                         self._origin,
@@ -153,7 +154,7 @@ class HttpSession(AsyncContextManagerMixin):
             raise ConfigurationError(
                 "transport='aiohttp' works on asyncio only: leave it out, or take 'httpx'"
             )
-        return self._transport != "httpx" and is_asyncio and has_aiohttp()
+        return self._transport != "httpx" and is_asyncio and suits_aiohttp(self._origin)
 
     async def _hang_up(self) -> None:
         self._is_open = False
@@ -333,7 +334,8 @@ class HttpSession(AsyncContextManagerMixin):
         incoming: Incoming,
     ) -> None:
         client: Any = self._submit_client
-        request = client.build_request(
+        request = build(
+            client,
             "POST",
             self._origin + self._prefix + path,
             content=body,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from annolab_async.errors._base import AnnoLabError
-from annolab_async.errors._jobs import WaitTimeout
+from annolab_async.errors._jobs import WaitTimeout, shown_word
 
 __all__ = ["ExportError", "ExportTimeout"]
 
@@ -51,7 +51,7 @@ class ExportTimeout(ExportError, WaitTimeout):
     def of(cls, *, export_id: int, status: str, timeout: float) -> Self:
         """Return what is raised of an export that was last seen with a status."""
         error = cls(
-            what=f"it has not ended within {timeout:g} s (last seen {status})",
+            what=f"it has not ended within {timeout:g} s (last seen {shown_word(status)})",
             hint="It goes on at the server: wait for it again, or longer.",
             export_id=export_id,
         )

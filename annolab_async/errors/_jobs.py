@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from annolab_async.errors._answers import NotFound
 from annolab_async.errors._base import AnnoLabError
@@ -10,7 +10,15 @@ from annolab_async.errors._base import AnnoLabError
 if TYPE_CHECKING:
     from annolab_async._records import InferenceJob
 
-__all__ = ["JobLost", "JobNotFound", "WaitTimeout"]
+__all__ = ["JobLost", "JobNotFound", "WaitTimeout", "shown_word"]
+
+_LONGEST_WORD: Final = 40
+
+
+def shown_word(status: str) -> str:
+    """Return a status word of the server's, which may be anything, as it can be shown: short and printable."""
+    word = "".join(char if char.isprintable() else " " for char in status[: _LONGEST_WORD + 1])
+    return word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}…"
 
 
 class WaitTimeout(AnnoLabError):
@@ -26,7 +34,7 @@ class WaitTimeout(AnnoLabError):
         self.inference_job_id = inference_job_id
         self.job = job
         self.timeout = timeout
-        seen = f"last seen {job.status}" if job else "never seen"
+        seen = f"last seen {shown_word(job.status)}" if job else "never seen"
         super().__init__(
             f"Job {inference_job_id} did not end within {timeout:g} s ({seen}). "
             "It goes on at the server: watch it again, or give it a longer timeout."

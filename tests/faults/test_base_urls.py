@@ -102,6 +102,14 @@ def test_a_base_url_that_is_more_or_less_than_an_origin_and_a_path_is_refused(
     assert "https://api.annolab.ai" in text or "not a string" in text, "how to mend it"
 
 
+def test_a_refusal_says_what_should_not_be_there() -> None:
+    assert refused(base_url="https://[").endswith("perhaps a port and a path")
+    assert refused(base_url="https://a b").endswith(", and no space or other odd character")
+    assert refused(base_url="https://a\x00b").endswith(", and no space or other odd character")
+    assert refused(base_url="https://u@a?b").endswith(", and no user name or query")
+    assert "xn--" in refused(base_url="https://äpi.annolab.ai"), "how to mend it"
+
+
 @pytest.mark.parametrize(
     ("base_url", "host"),
     [
@@ -228,3 +236,16 @@ def test_a_path_that_does_not_mean_itself_is_refused(inference_path: object) -> 
 )
 def test_a_plain_path_is_taken(inference_path: str) -> None:
     AsyncInferenceClient(KEY, inference_path=inference_path)
+
+
+def test_a_host_of_other_letters_is_taken_as_it_goes_out() -> None:
+    client = AsyncInferenceClient(KEY, base_url="https://xn--bcher-kva.example/v1")
+    assert repr(client) == "AsyncInferenceClient(base_url='https://xn--bcher-kva.example/v1')"
+    text = refused(base_url="http://xn--bcher-kva.example")
+    assert "plain_http_hosts=['xn--bcher-kva.example']" in text
+    AsyncInferenceClient(
+        KEY,
+        base_url="http://xn--bcher-kva.example",
+        plain_http_hosts=["xn--bcher-kva.example"],
+    )
+    AsyncInferenceClient(KEY, base_url="https://xn--0.example")  # of no letters at all

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import httpx
 import pytest
 
 from annolab_async import (
@@ -317,6 +318,44 @@ async def test_what_a_client_and_a_watcher_are_and_give_shows_no_secret(
             with suppress(Exception):  # it need not be possible
                 texts.append(pickle.dumps(client).decode("latin-1"))
     found = [*attributes(texts, "texts"), *attributes(given, "given"), *leaks_of_logs(logs.records)]
+    assert not found, shown(found)
+
+
+async def test_what_packs_headers_for_http2_logs_nothing_of_ours(
+    logs: pytest.LogCaptureFixture,
+) -> None:
+    packers = [logging.getLogger(name) for name in ("hpack.hpack", "hpack.table")]
+
+    def pack(_: httpx.Request) -> httpx.Response:
+        for packer in packers:
+            packer.debug("Encoded header block to %s", b"the key, packed")
+        return httpx.Response(200, content=JOB % 7)
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(pack)) as http_client,
+        AsyncInferenceClient(KEY, base_url="http://localhost", http_client=http_client) as client,
+    ):
+        await client.get_job(7)
+        await client.submit(a_request())
+        assert not [record for record in logs.records if record.name.startswith("hpack")]
+        await http_client.get("http://localhost")
+    assert [record.name for record in logs.records if record.name.startswith("hpack")] == [
+        "hpack.hpack",
+        "hpack.table",
+    ]
+
+
+async def test_a_status_word_that_holds_the_key_shows_it_nowhere(
+    way: Way, logs: pytest.LogCaptureFixture
+) -> None:
+    with chaos(answer(reply((JOB % 7).replace("Queued", f"Held for {KEY}")))) as server:
+        async with keyed_client(way, server.base_url) as client:
+            given: list[Any] = [await client.get_job(7)]
+            async with client.watch([7], job_timeout=0.1) as watcher:
+                given += [transition async for transition in watcher]
+    assert isinstance(given[-1].error, WaitTimeout)
+    assert given[0].status == "Held for [API key]"
+    found = [*attributes(given, "given"), *leaks(given[-1].error), *leaks_of_logs(logs.records)]
     assert not found, shown(found)
 
 

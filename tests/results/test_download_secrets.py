@@ -83,6 +83,16 @@ async def test_no_request_carries_a_key_a_cookie_or_a_header_of_the_callers(
         }
 
 
+async def test_a_link_to_this_machine_is_shown_to_no_proxy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(refuse("502 Bad")) as proxy, serve(good()) as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.base_url)
+        await get(Links(server), path, http_client_factory=None)
+    assert there(path) == FILE
+    assert not proxy.requests
+
+
 async def test_a_redirect_to_another_host_is_followed_with_what_was_asked(path: Path) -> None:
     with serve(good()) as other:
         # By another name, which is another origin.
@@ -124,6 +134,7 @@ async def test_a_link_is_sent_as_it_was_given(path: Path) -> None:
     "link",
     [
         "http://storage.example/canary",
+        "http://xn--0.example/canary",
         "ftp://storage.example/canary",
         "file:///canary",
         "//storage.example/canary",
