@@ -58,7 +58,7 @@ class ArchiveLimits:
         max_bytes: how many bytes they have together, unpacked.
         max_ratio: how much larger a file of a MiB or more is than what it is packed into.
         max_line_bytes: how long a line of a file is.
-        max_line_memory: how many bytes of memory what a long line says takes up, by an estimate.
+        max_line_memory: how many bytes of memory a long line takes up while it is decoded, by an estimate.
     """
 
     max_entries: int = 100_000

@@ -140,6 +140,7 @@ BAD: Final[dict[str, tuple[bytes, str]]] = {
     "too deep": (b'{"sourceId": 1, "x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", "recursion"),
     "too long": (b'{"sourceId": 1, "value": "' + b"x" * 999_999 + b'"}', "longer than 500,000"),
     "too much": (b'{"sourceId": 1, "x": [' + b"[]," * 40_000 + b"1]}", "fits into 2,000,000"),
+    "an open string": (b'{"sourceId": 1, "x": "' + b"{" * 9000 + b'\\"' * 99_999, "Unterminated"),
     "a huge integer": (b'{"sourceId": ' + b"9" * 5000 + b"}", "4300"),
     "65 bits": (b'{"sourceId": 18446744073709551616}', "sourceId is an integer of more than 64"),
     "missing": (b'{"id": 3}', "sourceId is missing"),
