@@ -32,7 +32,7 @@ from annolab_async.errors import ExportError, ExportTimeout, JobLost, WaitTimeou
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from typing import Unpack
 
     import pandas as pd
@@ -292,7 +292,7 @@ class Export:
         async def begin() -> RecordReader[T]:
             return RecordReader(await self._fetched(), kind, limits=self.archive_limits)
 
-        return _FetchedRecords(begin, on_skipped=on_skipped, is_strict=is_strict)
+        return Records([begin], on_skipped=on_skipped, is_strict=is_strict)
 
     async def _fetched(self) -> Path:
         async with self._fetching:
@@ -338,24 +338,3 @@ def _remove(folder: str) -> None:
         Thread(target=remove, name="annolab-export-removal").start()
     except RuntimeError:  # the interpreter ends
         remove()
-
-
-class _FetchedRecords(Records[T]):
-    """Records of a file that is fetched when the first of them is asked for."""
-
-    def __init__(
-        self,
-        begin: Callable[[], Awaitable[RecordReader[T]]],
-        *,
-        on_skipped: Callable[[ExportError], None] | None,
-        is_strict: bool,
-    ) -> None:
-        super().__init__(None, on_skipped=on_skipped, is_strict=is_strict)
-        self._begin = begin
-        self._has_begun = False
-
-    async def _next(self) -> T:
-        if not (self._has_begun or self._is_over):
-            self._reader = await self._begin()
-            self._has_begun = True
-        return await super()._next()
