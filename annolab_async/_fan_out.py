@@ -350,8 +350,10 @@ class FanOut(AsyncContextManagerMixin):
             ExportError: no source has finished, or an export failed or cannot be read.
             RequestNotSent, NoResponse, StatusError, InvalidResponse, NotOpen: as :meth:`export`.
         """
-        exports = await self.export()
+        # Asked for once: of what finishes meanwhile, nothing is exported.
         finished = [record async for record in self.batches(BatchState.FINISHED)]
+        sources = sources_of(finished)
+        exports = await export_of(self._client, self._plan, sources, layers=None)
         return await results_of(finished, exports, layer=self._plan.output_layer_identifier)
 
     async def report(self) -> Report:

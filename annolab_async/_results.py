@@ -188,7 +188,7 @@ def _is_in(annotation: Annotation, layer: str | int) -> bool:
     return told is None or told == layer
 
 
-def sources_of(records: Iterable[BatchRecord], *, at_once: int) -> Iterator[list[int]]:
+def sources_of(records: Iterable[BatchRecord], *, at_once: int = 10_000) -> Iterator[list[int]]:
     """Yield the source ids of batches, so many at a time.
 
     Raises:

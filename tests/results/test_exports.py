@@ -18,13 +18,16 @@ from annolab_async import (
     AsyncInferenceClient,
     AuthenticationError,
     BatchPlan,
+    BatchState,
     Export,
     ExportError,
     ExportJob,
     ExportState,
     ExportTimeout,
+    FixedInterval,
     InvalidResponse,
     NotFound,
+    Results,
     RetryPolicy,
     WaitTimeout,
 )
@@ -394,6 +397,44 @@ async def test_a_run_is_exported_and_read_source_by_source(sources_at_once: int)
         assert [each.id for each in result.annotations] == [
             each.id for each in made if each.source_id == source_id
         ]
+
+
+@pytest.mark.sockets
+async def test_what_finishes_while_results_are_fetched_is_not_said_to_have_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = BatchPlan(
+        group_name="Company Name",
+        project_identifier="My Project",
+        model_identifier="Staple + Classify Documents",
+        output_layer_identifier="Gold Set",
+        source_ids=range(1, 41),
+        batch_size=5,
+    )
+    async with (
+        serving(workers=1, base_seconds=0.2) as (emulator, client),
+        client.fan_out(plan, schedule=FixedInterval(0.1)) as run,
+    ):
+        export, has_ended, results = client.export, anyio.Event(), list[Results]()
+
+        async def export_and_wait(**what: Any) -> Export:
+            made = await export(**what)
+            await has_ended.wait()
+            return made
+
+        async def fetch() -> None:
+            results.append(await run.results())
+
+        monkeypatch.setattr(client, "export", export_and_wait)
+        async with anyio.create_task_group() as tasks:
+            async for record in run:
+                if record.state is BatchState.FINISHED and record.number == 1:
+                    tasks.start_soon(fetch)
+            has_ended.set()
+        (result,) = results
+    made = {each["sourceId"] for each in predicted(emulator)}
+    assert result
+    assert not made.intersection(result.without_annotations)
 
 
 @pytest.mark.sockets
