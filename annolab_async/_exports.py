@@ -80,6 +80,7 @@ class Export:
         self._calls = calls
         self._link: str | None = None
         self._file: Path | None = None
+        self._folder: Path | None = None
         self._fetching = Lock()
 
     def __repr__(self) -> str:
@@ -297,11 +298,18 @@ class Export:
     async def _fetched(self) -> Path:
         async with self._fetching:
             if self._file is None or not await to_thread.run_sync(self._file.exists):
-                folder = await to_thread.run_sync(tempfile.mkdtemp, None, "annolab-export-")
-                weakref.finalize(self, _remove, folder)
-                await self.download(Path(folder, f"{self.export_id}.zip"))
+                # The same as before, so that a download that broke off is gone on with.
+                folder = await to_thread.run_sync(self._temporary_folder)
+                await self.download(folder / f"{self.export_id}.zip")
             assert self._file is not None  # noqa: S101  # it was just downloaded
             return self._file
+
+    def _temporary_folder(self) -> Path:
+        if self._folder is None or not self._folder.exists():
+            folder = tempfile.mkdtemp(prefix="annolab-export-")
+            weakref.finalize(self, _remove, folder)
+            self._folder = Path(folder)
+        return self._folder
 
     def _opened(self, path: Path) -> Archive:
         return Archive.open(path, limits=self.archive_limits)

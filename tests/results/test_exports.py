@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import tempfile
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -287,6 +288,25 @@ async def test_what_is_read_without_being_downloaded_leaves_no_file() -> None:
         with anyio.fail_after(10):
             while await anyio.to_thread.run_sync(folder.exists):  # noqa: ASYNC110  # nobody tells
                 await anyio.sleep(0.001)
+
+
+@pytest.mark.sockets
+async def test_what_is_read_goes_on_where_fetching_it_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    async with serving() as (emulator, client):
+        export = await client.export(**WHOSE)
+        attempts = RetryPolicy().attempts
+        emulator.plan_downloads(BadDownload(cut_after=50), *[BadDownload(cut_after=0)] * attempts)
+        with pytest.raises(ExportError, match="goes on where it stopped"):
+            await to_end(export.annotations)
+        await to_end(export.annotations)
+        (folder,) = tmp_path.iterdir()
+        assert [file.name for file in folder.iterdir()] == [f"{export.export_id}.zip"]
+    first, *rest = [asked.range for asked in emulator.download_requests]
+    assert first is None
+    assert all(rest), "none of them began anew"
 
 
 async def to_end(read: Callable[[], Any]) -> None:
