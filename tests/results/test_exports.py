@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import tempfile
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,33 @@ async def test_an_export_that_fails_says_why_the_server_says_so() -> None:
         assert export.state is ExportState.ERRORED
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"message": "boom"}, '{"message": "boom"}'),
+        (["boom", 7], '["boom", 7]'),
+        ("", "it does not say why"),
+        (None, "it does not say why"),
+        (f"{KEY}\x1b[2J", "[API key] [2J"),
+    ],
+)
+async def test_why_an_export_failed_is_told_however_the_server_says_it(
+    error: object, told: str
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(201, json={"exportJob": {"id": 7}})
+        return httpx.Response(200, json={"status": "errored", "error": error})
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        export = await client.export(**WHOSE)
+        with pytest.raises(ExportError, match=re.escape(f"it failed at the server: {told}")):
+            await export.wait()
+
+
 async def test_an_export_that_takes_too_long_goes_on_and_can_be_waited_for_again() -> None:
     emulator = an_emulator(exports=Exports(wait_seconds=10, seconds=100))
     async with in_process(emulator) as client:
@@ -302,11 +330,14 @@ async def test_what_is_read_goes_on_where_fetching_it_broke_off(
         with pytest.raises(ExportError, match="goes on where it stopped"):
             await to_end(export.annotations)
         await to_end(export.annotations)
-        (folder,) = tmp_path.iterdir()
-        assert [file.name for file in folder.iterdir()] == [f"{export.export_id}.zip"]
+        assert names_below(tmp_path) == [f"{export.export_id}.zip"]
     first, *rest = [asked.range for asked in emulator.download_requests]
     assert first is None
     assert all(rest), "none of them began anew"
+
+
+def names_below(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("*/*")]
 
 
 async def to_end(read: Callable[[], Any]) -> None:
