@@ -128,13 +128,15 @@ class Export:
         if timeout is not None and not is_positive(timeout):
             raise ValueError(f"timeout is {timeout}, not a positive number of seconds")
         if not (self.state is ExportState.FINISHED and self._link):
-            async with InferenceWatcher(
+            watcher = InferenceWatcher(
                 AsJob(self._calls, lambda: self.job, self._note),
                 [self.export_id],
                 max_concurrent_polls=1,
                 schedule=schedule or SCHEDULE,
                 job_timeout=timeout,
-            ) as watcher:
+            )
+            watcher.report.noun = "export"  # a job may have the same id
+            async with watcher:
                 await self._wait_with(watcher, timeout)
         if self.state is ExportState.ERRORED:
             raise ExportError(

@@ -184,6 +184,31 @@ async def test_why_an_export_failed_is_told_however_the_server_says_it(
             await export.wait()
 
 
+@pytest.mark.parametrize(
+    ("status_code", "body"), [(404, b"{}"), (200, b"<html>"), (200, b'{"status": "started"}')]
+)
+async def test_an_export_is_not_taken_for_the_job_of_the_same_id(
+    status_code: int, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(201, json={"exportJob": {"id": 7}})
+        return httpx.Response(status_code, content=body)
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        export = await client.export(**WHOSE)
+        with pytest.raises(ExportError if status_code == 404 else ExportTimeout):
+            await export.wait(timeout=200)
+    assert "job" not in caplog.text.lower().replace("_watcher", "")
+    assert {getattr(record, "inference_job_id", None) for record in caplog.records} == {None}
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert all("Poll of export 7 failed" in warning for warning in warnings)
+    assert bool(warnings) == (body == b"<html>")
+
+
 async def test_an_export_that_takes_too_long_goes_on_and_can_be_waited_for_again() -> None:
     emulator = an_emulator(exports=Exports(wait_seconds=10, seconds=100))
     async with in_process(emulator) as client:
