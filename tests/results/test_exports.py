@@ -67,6 +67,17 @@ async def serving(**settings: Any) -> AsyncGenerator[tuple[Emulator, AsyncInfere
         yield emulator, client
 
 
+def a_plan(source_ids: range, *, output_layer_identifier: str | int = "Gold Set") -> BatchPlan:
+    return BatchPlan(
+        group_name="Company Name",
+        project_identifier="My Project",
+        model_identifier="Staple + Classify Documents",
+        output_layer_identifier=output_layer_identifier,
+        source_ids=source_ids,
+        batch_size=5,
+    )
+
+
 def predicted(emulator: Emulator) -> list[dict[str, Any]]:
     return [each.to_json() for job_id in emulator.jobs for each in emulator.predictions(job_id)]
 
@@ -434,14 +445,7 @@ async def test_a_run_is_exported_and_read_source_by_source(sources_at_once: int)
         bad_source_ids=[33],
         exports=Exports(wait_seconds=0.0, seconds=0.0),
     )
-    plan = BatchPlan(
-        group_name="Company Name",
-        project_identifier="My Project",
-        model_identifier="Staple + Classify Documents",
-        output_layer_identifier="Gold Set",
-        source_ids=range(1, 201),
-        batch_size=5,
-    )
+    plan = a_plan(range(1, 201))
     async with (
         EmulatorServer(emulator) as server,
         AsyncInferenceClient(KEY, base_url=server.base_url) as client,
@@ -476,17 +480,50 @@ async def test_a_run_is_exported_and_read_source_by_source(sources_at_once: int)
 
 
 @pytest.mark.sockets
+@pytest.mark.parametrize("layer", ["Second Look", 13])
+async def test_only_what_is_in_the_output_layer_is_a_result(layer: str | int) -> None:
+    layers = {"Gold Set": 12, "Second Look": 13}
+    async with (
+        serving(layers=layers) as (_, client),  # whose batch was for the first of them
+        client.fan_out(
+            a_plan(range(1, 21), output_layer_identifier=layer), schedule=FixedInterval(0.1)
+        ) as run,
+    ):
+        async for _ in run:
+            pass
+        results = await run.results()
+    found = [each.layer_name for result in results.values() for each in result.annotations]
+    assert set(found) == {"Second Look"}
+
+
+@pytest.mark.sockets
+async def test_results_name_the_batch_and_the_job_that_a_source_came_to_in_the_end() -> None:
+    plan = a_plan(range(101, 121))
+    async with (
+        serving(bad_source_ids=[103]) as (emulator, client),
+        client.fan_out(plan, on_error="split", schedule=FixedInterval(0.1)) as run,
+    ):
+        async for _ in run:
+            pass
+        batches = {batch.number: batch async for batch in run.batches()}
+        results = await run.results()
+    assert set(results) == {*range(101, 121)} - {103}
+    for source_id, result in results.items():
+        batch = batches[result.batch]
+        assert source_id in batch.source_ids
+        assert batch.inference_job_id == result.inference_job_id
+        assert [each.id for each in result.annotations] == [
+            each.id
+            for each in emulator.predictions(result.inference_job_id)
+            if each.source_id == source_id
+        ]
+
+
+@pytest.mark.sockets
 async def test_what_finishes_while_results_are_fetched_is_not_said_to_have_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plan = BatchPlan(
-        group_name="Company Name",
-        project_identifier="My Project",
-        model_identifier="Staple + Classify Documents",
-        output_layer_identifier="Gold Set",
-        source_ids=range(1, 41),
-        batch_size=5,
-    )
+    plan = a_plan(range(1, 41))
     async with (
         serving(workers=1, base_seconds=0.2) as (emulator, client),
         client.fan_out(plan, schedule=FixedInterval(0.1)) as run,
