@@ -13,6 +13,7 @@ from contextlib import aclosing, suppress
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from secrets import token_hex
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
@@ -107,7 +108,7 @@ async def write_parquet(
 ) -> int:
     """Write the records of one kind into a Parquet file, in little memory, however many they are.
 
-    The file appears when it is complete: until then it is called ``path.part``, and it is removed if anything fails.
+    The file appears when it is complete: until then it is called ``path.….part``, and it is removed if anything fails.
 
     Args:
         source: the export's file, an :class:`Archive` of it, or records.
@@ -164,7 +165,8 @@ class _ParquetFile:
         self.waiting: list[pa.RecordBatch] = []
         self._schema = schema
         self._path = path
-        self._part = Path(f"{path}.part")
+        # Not the same for two who write to one path: the file would be a mixture of both.
+        self._part = Path(f"{path}.{token_hex(4)}.part")
         self._writer: Any = None
         self._is_closed = False
         self._lock = Lock()

@@ -119,6 +119,35 @@ async def test_a_bad_line_leaves_neither_a_file_nor_a_part_of_one(tmp_path: Path
     assert files_in(tmp_path) == [out, path]
 
 
+async def test_of_two_who_write_to_one_path_the_last_one_to_end_is_left_whole(
+    tmp_path: Path,
+) -> None:
+    out, has_begun, may_end = tmp_path / "out.parquet", anyio.Event(), anyio.Event()
+
+    async def slowly() -> AsyncIterator[Annotation]:
+        for number in range(60_000):
+            yield Annotation(source_id=1, id=number)
+        has_begun.set()
+        await may_end.wait()
+
+    async def first() -> None:
+        await write_parquet(slowly(), Annotation, out)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first)
+        await has_begun.wait()
+        assert await write_parquet(RECORDS, Annotation, out) == 2
+        assert await anyio.to_thread.run_sync(rows_of, out) == 2
+        may_end.set()
+    assert rows_of(out) == 60_000
+    assert files_in(tmp_path) == [out]
+
+
+def rows_of(path: Path) -> int:
+    table: pa.Table = pq.read_table(path)  # pyright: ignore[reportUnknownMemberType]
+    return table.num_rows
+
+
 async def test_cancellation_leaves_no_part(tmp_path: Path) -> None:
     begun = anyio.Event()
 
