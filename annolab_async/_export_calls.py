@@ -165,7 +165,8 @@ class ExportCalls:
                     excerpt="",
                     wanted="the export",
                 )
-            error = self._key.shown(told.error) if told.error else None
+            said = told.error if isinstance(told.error, str) else json.dumps(told.error)
+            error = self._key.shown(said) if told.error else None
             project_id = job.project_id if told.project_id is None else told.project_id
             status = self._key.shown(told.status)
             now = ExportJob(job.export_id, status, job.status_path, project_id, error)

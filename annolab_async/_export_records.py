@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from enum import StrEnum, auto
-from typing import Final
+from typing import Any, Final
 
 from attrs import Factory, field, frozen
 
@@ -104,13 +104,14 @@ class Told:
     """The answer to a question for an export's status, as far as it is read.
 
     Attributes:
+        error: why it failed, in whatever form.
         download_url: the signed link to its file; it is shown nowhere.
     """
 
     status: str
     id: int | None = None
     project_id: int | None = None
-    error: str | None = None
+    error: Any = None
     download_url: str | None = field(default=None, repr=False)
 
 

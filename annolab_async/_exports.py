@@ -32,7 +32,7 @@ from annolab_async.errors import ExportError, ExportTimeout, JobLost, WaitTimeou
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from typing import Unpack
 
     import pandas as pd
@@ -80,6 +80,7 @@ class Export:
         self._calls = calls
         self._link: str | None = None
         self._file: Path | None = None
+        self._folder: Path | None = None
         self._fetching = Lock()
 
     def __repr__(self) -> str:
@@ -127,13 +128,15 @@ class Export:
         if timeout is not None and not is_positive(timeout):
             raise ValueError(f"timeout is {timeout}, not a positive number of seconds")
         if not (self.state is ExportState.FINISHED and self._link):
-            async with InferenceWatcher(
+            watcher = InferenceWatcher(
                 AsJob(self._calls, lambda: self.job, self._note),
                 [self.export_id],
                 max_concurrent_polls=1,
                 schedule=schedule or SCHEDULE,
                 job_timeout=timeout,
-            ) as watcher:
+            )
+            watcher.report.noun = "export"  # a job may have the same id
+            async with watcher:
                 await self._wait_with(watcher, timeout)
         if self.state is ExportState.ERRORED:
             raise ExportError(
@@ -293,16 +296,23 @@ class Export:
         async def begin() -> RecordReader[T]:
             return RecordReader(await self._fetched(), kind, limits=self.archive_limits)
 
-        return _FetchedRecords(begin, on_skipped=on_skipped, is_strict=is_strict)
+        return Records([begin], on_skipped=on_skipped, is_strict=is_strict)
 
     async def _fetched(self) -> Path:
         async with self._fetching:
             if self._file is None or not await to_thread.run_sync(self._file.exists):
-                folder = await to_thread.run_sync(tempfile.mkdtemp, None, "annolab-export-")
-                weakref.finalize(self, _remove, folder)
-                await self.download(Path(folder, f"{self.export_id}.zip"))
+                # The same as before, so that a download that broke off is gone on with.
+                folder = await to_thread.run_sync(self._temporary_folder)
+                await self.download(folder / f"{self.export_id}.zip")
             assert self._file is not None  # noqa: S101  # it was just downloaded
             return self._file
+
+    def _temporary_folder(self) -> Path:
+        if self._folder is None or not self._folder.exists():
+            folder = tempfile.mkdtemp(prefix="annolab-export-")
+            weakref.finalize(self, _remove, folder)
+            self._folder = Path(folder)
+        return self._folder
 
     def _opened(self, path: Path) -> Archive:
         return Archive.open(path, limits=self.archive_limits)
@@ -339,24 +349,3 @@ def _remove(folder: str) -> None:
         Thread(target=remove, name="annolab-export-removal").start()
     except RuntimeError:  # the interpreter ends
         remove()
-
-
-class _FetchedRecords(Records[T]):
-    """Records of a file that is fetched when the first of them is asked for."""
-
-    def __init__(
-        self,
-        begin: Callable[[], Awaitable[RecordReader[T]]],
-        *,
-        on_skipped: Callable[[ExportError], None] | None,
-        is_strict: bool,
-    ) -> None:
-        super().__init__(None, on_skipped=on_skipped, is_strict=is_strict)
-        self._begin = begin
-        self._has_begun = False
-
-    async def _next(self) -> T:
-        if not (self._has_begun or self._is_over):
-            self._reader = await self._begin()
-            self._has_begun = True
-        return await super()._next()

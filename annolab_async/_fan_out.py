@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["FanOut"]
 
 _NOT_OPEN: Final = "The run is not open: use it inside `async with client.fan_out(...) as run:`."
-_SOURCES_AT_ONCE: Final = 10_000
 _TRIED_AGAIN: Final = frozenset({BatchState.ERRORED, BatchState.TIMED_OUT, BatchState.LOST})
 
 
@@ -309,7 +308,7 @@ class FanOut(AsyncContextManagerMixin):
         include_annotation_types: bool = False,
         include_sources: bool = False,
         include_text_bounds: bool = False,
-        sources_at_once: int = _SOURCES_AT_ONCE,
+        sources_at_once: int = 10_000,
     ) -> RunExport:
         """Have the annotations of the sources that have finished exported.
 
@@ -353,8 +352,7 @@ class FanOut(AsyncContextManagerMixin):
         """
         # Looked up once: what finishes meanwhile is in no export, and would look as if nothing had been found in it.
         finished = [record async for record in self.batches(BatchState.FINISHED)]
-        parts = sources_of(finished, at_once=_SOURCES_AT_ONCE)
-        exports = await export_of(self._client, self._plan, parts)
+        exports = await export_of(self._client, self._plan, sources_of(finished))
         return await results_of(finished, exports, layer=self._plan.output_layer_identifier)
 
     async def report(self) -> Report:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from contextlib import suppress
+from sys import getsizeof
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Final, Generic, TypeVar, cast
 
@@ -34,10 +35,11 @@ _BATCH_LINES: Final = 500
 _LONG_LINE: Final = 2**16
 _WHITESPACE: Final = " \t\r"
 _LONGEST_CHAR: Final = 4  # bytes of UTF-8
-_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+# One that has no end is taken to the end of the text: else each quote in it would be tried as another's beginning.
+_STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')
 _BOM: Final = b"\xef\xbb\xbf"
-# What lists, objects, their names and other values take up, by the mark that tells of each.
-_MEMORY_OF: Final = {"[": 80, "{": 240, ":": 150, ",": 40}
+# What lists, objects, names, other values and strings take up, by the mark that tells of each; a string has two.
+_MEMORY_OF: Final = {"[": 80, "{": 240, ":": 70, ",": 40, '"': 40}
 _SKIP: Final = "Read with on_bad_line='skip' to go on without such lines."
 _RAISE: Final = (
     "If you trust it, raise max_line_bytes and max_line_memory of the export's archive_limits."
@@ -52,10 +54,11 @@ class _Bad:
     hint: str = _SKIP
 
 
-class _Long(str):
+@frozen
+class _Long:
     """A line that takes so long to decode that an event loop should not."""
 
-    __slots__ = ()
+    text: str
 
 
 @frozen
@@ -171,14 +174,14 @@ class RecordReader(Generic[T]):
             some = lines.some(file)
         if lines.is_over:
             self._files.popleft()
-        items = [item if type(item) is str else self._made(item) for item in some]
+        items = [item if isinstance(item, str) else self._made(item) for item in some]
         return Lines(lines.name, lines.number - len(items), items, is_last=not self._files)
 
-    def _made(self, item: str | _Bad) -> T | _Bad:
+    def _made(self, item: _Long | _Bad) -> T | _Bad:
         if isinstance(item, _Bad):
             return item
         try:
-            return self._structured(decode_object(item))
+            return self._structured(decode_object(item.text))
         except ValueError as error:
             return _Bad(str(error))
 
@@ -197,7 +200,7 @@ class _Lines:
         """How many lines have been handed out."""
         self._limits = limits
         self._unpacker = Unpacker(member)
-        self._lines: deque[str | _Bad] = deque()
+        self._lines: deque[str | _Long | _Bad] = deque()
         self._begun: list[bytes] = []  # a line whose end has not come yet
         self._begun_length = 0
         self._is_first = True
@@ -208,7 +211,7 @@ class _Lines:
         """Whether all lines have been handed out."""
         return self._has_ended and not self._lines
 
-    def some(self, file: BinaryIO) -> list[str | _Bad]:
+    def some(self, file: BinaryIO) -> list[str | _Long | _Bad]:
         """Return the next lines: 500 at most, and perhaps none, even before the last.
 
         Raises:
@@ -255,7 +258,7 @@ class _Lines:
         self._begun_length = 0
         self._lines.append(self._line(raw, length))
 
-    def _split(self, whole: bytes) -> Sequence[str | _Bad]:
+    def _split(self, whole: bytes) -> Sequence[str | _Long | _Bad]:
         short = min(_LONG_LINE, self._limits.max_line_bytes) // _LONGEST_CHAR
         with suppress(UnicodeDecodeError):
             lines = whole.decode().split("\n")
@@ -263,7 +266,7 @@ class _Lines:
                 return lines
         return [self._line(raw, len(raw)) for raw in whole.split(b"\n")]
 
-    def _line(self, raw: bytes, length: int) -> str | _Bad:
+    def _line(self, raw: bytes, length: int) -> str | _Long | _Bad:
         limits = self._limits
         if length > limits.max_line_bytes:
             return _Bad(f"it is longer than {limits.max_line_bytes:,} bytes", _RAISE)
@@ -280,10 +283,17 @@ class _Lines:
 
 
 def _memory_of(text: str, most: int) -> int:
-    """Return an estimate of what decoded JSON takes up besides its strings; too high a one if it is below ``most``."""
-    memory = sum(size * text.count(mark) for mark, size in _MEMORY_OF.items())
-    if memory > most:
+    """Return an estimate of the memory that decoding a line takes; too high a one if it is below ``most``."""
+    # As text, and once more as strings.
+    memory = 2 * getsizeof(text) + _of_marks(text)
+    # Each quote that no backslash stands before begins or ends a string: so many that to look at each would take up
+    # as much are too many, whatever else there is.
+    quotes = text.count('"') - text.count('\\"')
+    if memory > most >= quotes * _MEMORY_OF['"']:
         # Marks inside strings are none.
-        text = _STRING.sub("", text)
-        memory = sum(size * text.count(mark) for mark, size in _MEMORY_OF.items())
+        memory = 2 * getsizeof(text) + _of_marks(_STRING.sub('""', text))
     return memory
+
+
+def _of_marks(text: str) -> int:
+    return sum(size * text.count(mark) for mark, size in _MEMORY_OF.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, TypeVar
 
@@ -12,7 +13,7 @@ from annolab_async._json_lines import RecordReader
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from annolab_async._archive import Archive, ArchiveLimits
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["OnBadLine", "ReadingOptions", "Records", "read_records"]
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 OnBadLine = Literal["raise", "skip"]
 
@@ -39,7 +41,12 @@ class Records(AsyncIterator[T]):
     """Records as they come out of a file; see :func:`read_records`.
 
     A worker thread reads some lines at a time, and only when those before have been used up. In between neither thread
-    nor file is held: leaving the loop early, by whatever way, leaves nothing behind.
+    nor file is held: leaving the loop early, by whatever way, leaves nothing behind. One task at a time may iterate.
+
+    Args:
+        readers: return what reads the files, one after the other, each called when it is needed.
+        on_skipped: called with the error of each line that is skipped.
+        is_strict: whether bad lines are raised, and not skipped.
 
     Attributes:
         skipped: how many bad lines have been skipped.
@@ -47,17 +54,29 @@ class Records(AsyncIterator[T]):
 
     def __init__(
         self,
-        reader: RecordReader[T] | None,
+        readers: Iterable[Callable[[], Awaitable[RecordReader[T]]]],
         *,
         on_skipped: Callable[[ExportError], None] | None,
         is_strict: bool,
     ) -> None:
         self.skipped = 0
-        self._reader = reader
+        self._readers = deque(readers)
+        self._reader: RecordReader[T] | None = None
         self._on_skipped = on_skipped
         self._is_strict = is_strict
         self._batch: Iterator[T] = iter(())
         self._is_over = False
+        self._is_reading = False
+
+    @staticmethod
+    def of(several: Sequence[Records[S]]) -> Records[S]:
+        """Return several as one: one after the other, read as the first would be."""
+        first = several[0]
+        return Records(
+            [reader for records in several for reader in records._readers],  # noqa: SLF001
+            on_skipped=first._on_skipped,  # noqa: SLF001
+            is_strict=first._is_strict,  # noqa: SLF001
+        )
 
     def __aiter__(self) -> Records[T]:
         return self
@@ -87,14 +106,34 @@ class Records(AsyncIterator[T]):
                 await to_thread.run_sync(self._reader.settle)
 
     async def _next(self) -> T:
-        while True:
-            if self._is_over or self._reader is None:
-                raise StopAsyncIteration
-            lines = await in_thread(self._reader.read, self._reader.settle)
-            self._is_over = lines.is_last
-            self._batch = self._reader.records(lines, self._note)
-            for record in self._batch:
-                return record
+        if self._is_reading:
+            # Each would drop what the other has read.
+            raise RuntimeError("two tasks iterate over the same records: let one, and hand them on")
+        self._is_reading = True
+        try:
+            while not self._is_over:
+                if self._reader is None:
+                    self._reader = await self._readers[0]()
+                    continue  # meanwhile they may have been closed
+                self._batch = await self._read(self._reader)
+                for record in self._batch:
+                    return record
+        finally:
+            self._is_reading = False
+        raise StopAsyncIteration
+
+    async def _read(self, reader: RecordReader[T]) -> Iterator[T]:
+        try:
+            lines = await in_thread(reader.read, reader.settle)
+        except BaseException:
+            # What comes after would be taken for all that there is.
+            self._is_over = True
+            raise
+        if lines.is_last:
+            self._reader = None
+            self._readers.popleft()
+            self._is_over = self._is_over or not self._readers
+        return reader.records(lines, self._note)
 
     def _note(self, fault: ExportError) -> None:
         is_over, self._is_over = (
@@ -162,4 +201,8 @@ def read_records(
         raise ValueError(f"on_bad_line is {on_bad_line!r}, neither 'raise' nor 'skip'")
     is_strict = on_bad_line == "raise"
     reader = RecordReader(source, kind, limits=limits)
-    return Records(reader, on_skipped=on_skipped, is_strict=is_strict)
+
+    async def begin() -> RecordReader[T]:
+        return reader
+
+    return Records([begin], on_skipped=on_skipped, is_strict=is_strict)

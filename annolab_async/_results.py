@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from annolab_async._reading import Records
 from annolab_async.errors import ExportError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from typing import Unpack
 
@@ -72,12 +73,9 @@ class RunExport:
             for part in self.parts
         ]
 
-    async def annotations(self, **options: Unpack[ReadingOptions]) -> AsyncGenerator[Annotation]:
-        """Yield the annotations of all; see :meth:`Export.annotations`."""
-        for part in self.parts:
-            async with part.annotations(**options) as found:
-                async for annotation in found:
-                    yield annotation
+    def annotations(self, **options: Unpack[ReadingOptions]) -> Records[Annotation]:
+        """Iterate over the annotations of all, one file after the other; see :meth:`Export.annotations`."""
+        return Records.of([part.annotations(**options) for part in self.parts])
 
 
 @frozen
@@ -190,7 +188,7 @@ def _is_in(annotation: Annotation, layer: str | int) -> bool:
     return told is None or told == layer
 
 
-def sources_of(records: Iterable[BatchRecord], *, at_once: int) -> Iterator[list[int]]:
+def sources_of(records: Iterable[BatchRecord], *, at_once: int = 10_000) -> Iterator[list[int]]:
     """Yield the source ids of batches, so many at a time.
 
     Raises:

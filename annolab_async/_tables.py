@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterable
+from contextlib import aclosing, suppress
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from secrets import token_hex
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import attrs
@@ -21,15 +24,15 @@ from annolab_async._archive import Archive
 from annolab_async._json_lines import RecordReader
 from annolab_async._reading import in_thread
 from annolab_async._wire import open_kind
+from annolab_async.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     import pandas as pd
     import pyarrow as pa
 
     from annolab_async._archive import ArchiveLimits
-    from annolab_async.errors import ExportError
 
     Source = Archive | str | os.PathLike[str]
     # A column: its name, its Arrow type, and its value for a record.
@@ -105,7 +108,7 @@ async def write_parquet(
 ) -> int:
     """Write the records of one kind into a Parquet file, in little memory, however many they are.
 
-    The file appears when it is complete: until then it is called ``path.part``, and it is removed if anything fails.
+    The file appears when it is complete: until then it is called ``path.….part``, and it is removed if anything fails.
 
     Args:
         source: the export's file, an :class:`Archive` of it, or records.
@@ -121,39 +124,88 @@ async def write_parquet(
         ExportError: the source cannot be trusted, is damaged, has a bad line, or nothing of the kind.
         OSError: a file cannot be read or written.
     """
-    _, parquet = _arrow_and_parquet()
     table = _Table(kind)
-    part = Path(f"{os.fspath(path)}.part")
-    writer: Any = None
-    count = 0
+    file = _ParquetFile(table.schema, Path(path))
+    count = waiting = 0
     is_whole = False
-    waiting: list[Any] = []
     try:
-        writer = await to_thread.run_sync(parquet.ParquetWriter, str(part), table.schema)
-        async for batch in table.batches(source, limits):
-            waiting.append(batch)
-            count += batch.num_rows
-            if sum(each.num_rows for each in waiting) >= _ROW_GROUP:
-                await to_thread.run_sync(table.write, writer, waiting)
-        await to_thread.run_sync(table.write, writer, waiting)
+        await in_thread(file.open, file.settle)
+        # Not left to the garbage collector, of which trio warns.
+        async with aclosing(table.batches(source, limits)) as batches:
+            async for batch in batches:
+                file.waiting.append(batch)
+                count += batch.num_rows
+                waiting += batch.num_rows
+                if waiting >= _ROW_GROUP:
+                    await in_thread(file.write, file.settle)
+                    waiting = 0
+        await in_thread(file.write, file.settle)
         is_whole = True
     finally:
         with CancelScope(shield=True):
-            await to_thread.run_sync(_finish, writer, part, Path(path) if is_whole else None)
+            await to_thread.run_sync(file.close, is_whole)
     return count
 
 
-def _finish(writer: Any, part: Path, path: Path | None) -> None:
-    """Close a file that was written, and give it its name, or remove it if it is to have none."""
-    try:
-        if writer is not None:
-            writer.close()
-        if path is not None:
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+class _ParquetFile:
+    """A Parquet file that appears when it is complete. All of this blocks, and is called in worker threads.
+
+    Asyncio's own cancellation leaves a call to itself, and pyarrow crashes where two threads use one writer: each waits
+    for the one before, and once it is closed, nothing is done any more.
+
+    Args:
+        schema: its columns.
+        path: the file.
+
+    Attributes:
+        waiting: batches of rows that are to be written.
+    """
+
+    def __init__(self, schema: pa.Schema, path: Path) -> None:
+        self.waiting: list[pa.RecordBatch] = []
+        self._schema = schema
+        self._path = path
+        # Not the same for two who write to one path: the file would be a mixture of both.
+        self._part = Path(f"{path}.{token_hex(4)}.part")
+        self._writer: Any = None
+        self._is_closed = False
+        self._lock = Lock()
+
+    def open(self) -> None:
+        """Begin the file."""
+        _, parquet = _arrow_and_parquet()
+        with self._lock:
+            if not self._is_closed:
+                self._writer = parquet.ParquetWriter(str(self._part), self._schema)
+
+    def write(self) -> None:
+        """Write what waits as one row group."""
+        arrow, _ = _arrow_and_parquet()
+        with self._lock:
+            if self.waiting and not self._is_closed:
+                self._writer.write_table(
+                    arrow.Table.from_batches(self.waiting, schema=self._schema)
+                )
+                self.waiting.clear()
+
+    def settle(self) -> None:
+        """Wait until nothing is being written."""
+        with self._lock:
+            pass
+
+    def close(self, is_whole: bool) -> None:  # noqa: FBT001
+        """Close the file, and give it its name, or remove it if it is not whole."""
+        with self._lock:
+            self._is_closed = True
+            try:
+                if self._writer is not None:
+                    self._writer.close()
+                if is_whole:
+                    with self._part.open("rb+") as file:
+                        os.fsync(file.fileno())
+                    self._part.replace(self._path)
+            finally:
+                self._part.unlink(missing_ok=True)
 
 
 def _needed(module: str, extra: str) -> Any:
@@ -212,15 +264,9 @@ class _Table:
             whole = [value and value.encode("utf-8", "replace").decode() for value in values]
             return self._arrow.array(whole, of_type)
 
-    def write(self, writer: Any, waiting: list[Any]) -> None:
-        """Write what waits as one row group, and empty the list."""
-        if waiting:
-            writer.write_table(self._arrow.Table.from_batches(waiting, schema=self.schema))
-            waiting.clear()
-
     async def batches(
         self, source: Source | Iterable[Any] | AsyncIterable[Any], limits: ArchiveLimits | None
-    ) -> AsyncIterator[pa.RecordBatch]:
+    ) -> AsyncGenerator[pa.RecordBatch]:
         """Yield all that comes of a source. Between two batches nothing is held that has to be let go."""
         if isinstance(source, Archive | str | os.PathLike):
             reader: RecordReader[Any] = RecordReader(source, self._kind, limits=limits)
@@ -236,8 +282,9 @@ class _Table:
                 if batch is not None:
                     yield batch
         elif isinstance(source, AsyncIterable):
-            async for records in _in_lists(source):
-                yield await to_thread.run_sync(self.batch, records)
+            async with aclosing(_in_lists(source)) as lists:
+                async for records in lists:
+                    yield await to_thread.run_sync(self.batch, records)
         else:
             iterator = iter(source)
             while records := [*islice(iterator, _AT_ONCE)]:
@@ -248,7 +295,7 @@ def _refused(fault: ExportError) -> NoReturn:
     raise fault
 
 
-async def _in_lists(source: AsyncIterable[T]) -> AsyncIterator[list[T]]:
+async def _in_lists(source: AsyncIterable[T]) -> AsyncGenerator[list[T]]:
     records = list[T]()
     async for record in source:
         records.append(record)
@@ -268,6 +315,11 @@ def _getter(name: str, part: int | None = None) -> Callable[[Any], Any]:
 def _json_getter(name: str) -> Callable[[Any], Any]:
     def value(record: Any) -> str | None:
         found = getattr(record, name)
-        return None if found is None or found == {} else json.dumps(found, ensure_ascii=False)
+        with suppress(RecursionError):
+            return None if found is None or found == {} else json.dumps(found, ensure_ascii=False)
+        raise ExportError(
+            what=f"{name} of a record is nested too deeply for a table",
+            hint="Read the records themselves, and leave it out.",
+        )
 
     return value

@@ -29,6 +29,7 @@ class WatchReport:
         hooks: who wants to hear of it.
 
     Attributes:
+        noun: what is watched, as the log calls it.
         level: at which level the line a minute is logged.
         line_due: when the next line is due, on the loop's clock.
     """
@@ -39,6 +40,7 @@ class WatchReport:
         self._jobs = 0
         self._polls = 0
         self._quiet_until = -math.inf  # after a warning, for a while
+        self.noun = "job"
         self.level = logging.INFO
         self.line_due = math.inf
 
@@ -72,7 +74,8 @@ class WatchReport:
                 outcome=transition.outcome,
                 error=transition.error,
             )
-        if transition.error is not None or _log.isEnabledFor(logging.DEBUG):
+        # Of anything else, the errors speak of jobs, and better ones are raised.
+        if self.noun == "job" and (transition.error or _log.isEnabledFor(logging.DEBUG)):
             _log_transition(transition)
 
     def dropped(self, watched: Watched, now: float) -> None:
@@ -110,11 +113,12 @@ class WatchReport:
             self._quiet_until = now + _SECONDS_BETWEEN_LINES
         _log.log(
             level,
-            "Poll of job %d failed: %s",
+            "Poll of %s %d failed: %s",
+            self.noun,
             watched.job_id,
             error,
             extra={
-                "inference_job_id": watched.job_id,
+                "inference_job_id" if self.noun == "job" else f"{self.noun}_id": watched.job_id,
                 "attempt": watched.failures + 1,
                 "error": type(error).__name__,
             },
@@ -146,8 +150,9 @@ class WatchReport:
         # Services wait for many a single job at once: a line for each of them is a line too many.
         _log.log(
             self.level if self._jobs > 1 else logging.DEBUG,
-            "%d jobs are watched%s; %d polls since the last line.",
+            "%d %ss are watched%s; %d polls since the last line.",
             stats.active,
+            self.noun,
             "".join(
                 f", {count} {outcome.replace('_', ' ')}" for outcome, count in outcomes.items()
             ),

@@ -43,7 +43,13 @@ _EXTRA_64: Final = 1
 # Small files of a single line may be packed very well.
 _RATIO_FROM: Final = 2**20
 _OUTSIDE: Final = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:[/\\]")
+# What steers terminals, ends lines, or turns the letters around it about. Others that str.isprintable() denies stand in
+# many names: narrow spaces in those of screenshots, joiners in emoji and Persian, what is newer than this Python.
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _SHOWN: Final = 200
+# Bytes of a directory for each file that there may be: numbers, a name, some more fields. Few may have long names.
+_TOLD: Final = 256
+_TOLD_FROM: Final = 2**20
 
 DAMAGED: Final = "Download it again."
 HOSTILE: Final = "No export of AnnoLab's looks like this: do not unpack it by other means either."
@@ -58,7 +64,7 @@ class ArchiveLimits:
         max_bytes: how many bytes they have together, unpacked.
         max_ratio: how much larger a file of a MiB or more is than what it is packed into.
         max_line_bytes: how long a line of a file is.
-        max_line_memory: how many bytes of memory what a long line says takes up, by an estimate.
+        max_line_memory: how many bytes of memory a long line takes up while it is decoded, by an estimate.
     """
 
     max_entries: int = 100_000
@@ -146,6 +152,10 @@ def read_directory(file: BinaryIO, path: str, limits: ArchiveLimits) -> list[Mem
     directory = _find(file, path)
     if directory.count > limits.max_entries:
         what = f"it holds {directory.count:,} files, more than {limits.max_entries:,}"
+        refuse(what, _too_low("max_entries"), file=path)
+    size = directory.ends - directory.begins
+    if size > max(_TOLD_FROM, _TOLD * limits.max_entries):
+        what = f"its directory is {size:,} bytes long, more than {limits.max_entries:,} files need"
         refuse(what, _too_low("max_entries"), file=path)
     members = sorted(_listed(file, path, directory), key=lambda member: member.header)
     _check_names(members)
@@ -287,7 +297,7 @@ def _name(raw: bytes, flags: int, path: str) -> str:
 
 def _check_member(member: Member, *, file_type: int, disk: int) -> None:
     name = member.name
-    if not name or not name.isprintable():
+    if not name or _UNFIT.search(name):
         refuse("it has no name, or one that cannot be shown", file=name or "?")
     if _OUTSIDE.search(name):
         refuse("its name leads out of where the archive would be unpacked", file=name)

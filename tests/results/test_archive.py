@@ -41,6 +41,13 @@ def many(count: int) -> bytes:
     return archive(*[file(b"", f"{number}.pdf") for number in range(count)])
 
 
+def long_names() -> bytes:
+    return archive(*[
+        File(name=b"%d" % number + b"\xc4" * 65_000, packed=b"", size=0, crc=0)
+        for number in range(400)
+    ])
+
+
 def a_million() -> bytes:
     one = File(name=b"x.pdf", packed=b"", size=0, crc=0, method=0)
     entry = one.entry(0)
@@ -115,6 +122,9 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "a network drive": (lambda: archive(file(LINE, "\\\\host\\x.annotations.jsonl")), "leads out"),
     "NUL in the name": (lambda: archive(file(LINE, "x\0.annotations.jsonl")), "cannot be shown"),
     "an escape in the name": (lambda: archive(file(LINE, "\x1b[2J.jsonl")), "cannot be shown"),
+    "a line end in the name": (lambda: archive(file(LINE, "x\u2028y", flags=1 << 11)), "shown"),
+    "a name turned about": (lambda: archive(file(LINE, "x\u202egpj", flags=1 << 11)), "shown"),
+    "names without end": (long_names, "its directory is"),
     "no name": (lambda: archive(file(LINE, "")), "no name"),
     "no UTF-8": (lambda: archive(File(name=b"\xff.jsonl", flags=1 << 11)), "UTF-8"),
     "symlink": (lambda: archive(file(b"/etc/passwd", mode=0o120777)), "a link"),
@@ -147,7 +157,7 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "a bomb": (a_bomb, "unfold to"),
     "a bomb that lies": (lambda: archive(File(packed=spaces(999 * MIB))), "more than"),
     "a million files": (a_million, "1,000,000 files"),
-    "a million files, said to be one": (a_million_said_to_be_one, "shorter than"),
+    "a million files, said to be one": (a_million_said_to_be_one, "its directory is"),
     "truncated": (lambda: WHOLE[:-1], "only the beginning"),
     "truncated front": (lambda: WHOLE[9:], "it was cut"),
     "cut in the middle": (lambda: WHOLE[: len(WHOLE) // 2], "only the beginning"),
@@ -231,6 +241,9 @@ def test_no_hostile_archive_takes_up_64_mib_or_writes_a_file(tmp_path: Path) -> 
         "names": b'{"sourceId": 1' + b"".join(b',"%d":0' % n for n in range(900_000)) + b"}\n",
         "numbers": b'{"sourceId": 1, "x": [' + b"1.5," * (3 * MIB) + b"1]}\n",
         "depth": b"[" * MIB + b"\n",
+        "strings": b'{"sourceId": 1, "x": [' + b'"ab",' * 800_000 + b"1]}\n",
+        "strings with faces": b'{"sourceId": 1, "x": [' + '"😀",'.encode() * 800_000 + b"1]}\n",
+        "a face": b'{"sourceId": 1, "value": "' + "😀".encode() + b"x" * (8 * MIB - 99) + b'"}\n',
         "faces": b'{"sourceId": 1, "value": "' + "😀".encode() * (MIB // 2) + b'"}\n',
         "blank lines": b"\n" * (8 * MIB),
         "bad lines": b"x\n" * (MIB // 8),
@@ -286,6 +299,21 @@ def test_files_are_recognised_in_any_directory_and_case_and_others_are_listed(
         found.members(TextBounds)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Screenshot at 3.45.12\N{NARROW NO-BREAK SPACE}PM.png",
+        "契約\N{IDEOGRAPHIC SPACE}書.pdf",
+        "👩\N{ZERO WIDTH JOINER}👧.png",
+        "می\N{ZERO WIDTH NON-JOINER}خواهم.pdf",
+        "from a Mac\uf022.pdf",
+        "not yet assigned \U0001faff.pdf",
+    ],
+)
+def test_names_are_what_people_call_their_files(tmp_path: Path, name: str) -> None:
+    assert check_archive(written(tmp_path / "x.zip", {name: b"%PDF"})).entries == (name,)
+
+
 @pytest.mark.parametrize("comment", [b"", b"made by AnnoLab", b"x" * 65535])
 def test_a_comment_does_no_harm(tmp_path: Path, comment: bytes) -> None:
     assert opened(tmp_path, archive(File(), comment=comment)).entries == (NAME,)
@@ -326,6 +354,7 @@ def test_limits_can_be_raised_and_lowered(tmp_path: Path) -> None:
     opened(tmp_path, data, max_ratio=2000)
     with pytest.raises(ExportError, match="max_entries"):
         opened(tmp_path, many(3), max_entries=2)
+    assert opened(tmp_path, archive(file(LINE, "x" * 65_000)), max_entries=1).entries
     assert len(opened(tmp_path, many(3), max_entries=3).entries) == 3
     with pytest.raises(ValueError, match="max_bytes is 0"):
         ArchiveLimits(max_bytes=0)

@@ -111,6 +111,28 @@ async def test_a_directory_that_cannot_be_synced_is_no_trouble(
     assert there(path) == FILE
 
 
+async def test_what_is_put_in_place_is_on_the_disk_and_so_is_its_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = list[tuple[str, int]]()
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(file: int) -> None:
+        is_directory = stat.S_ISDIR(os.fstat(file).st_mode)
+        done.append(("name", 0) if is_directory else ("file", os.fstat(file).st_size))
+        sync(file)
+
+    def note_replace(*paths: Any) -> None:
+        done.append(("in place", 0))
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    with serve(good()) as server:
+        await get(server, path)
+    assert done == [("file", len(FILE)), ("in place", 0), ("name", 0)]
+
+
 def a_directory(path: Path) -> None:
     path.mkdir()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import re
+import tempfile
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,10 @@ from annolab_async import (
     ExportJob,
     ExportState,
     ExportTimeout,
+    FixedInterval,
     InvalidResponse,
     NotFound,
+    Results,
     RetryPolicy,
     WaitTimeout,
 )
@@ -61,6 +65,17 @@ async def serving(**settings: Any) -> AsyncGenerator[tuple[Emulator, AsyncInfere
     ):
         await client.wait(await client.submit(a_request(1, 20)))
         yield emulator, client
+
+
+def a_plan(source_ids: range, *, output_layer_identifier: str | int = "Gold Set") -> BatchPlan:
+    return BatchPlan(
+        group_name="Company Name",
+        project_identifier="My Project",
+        model_identifier="Staple + Classify Documents",
+        output_layer_identifier=output_layer_identifier,
+        source_ids=source_ids,
+        batch_size=5,
+    )
 
 
 def predicted(emulator: Emulator) -> list[dict[str, Any]]:
@@ -151,6 +166,58 @@ async def test_an_export_that_fails_says_why_the_server_says_so() -> None:
         ):
             await export.wait()
         assert export.state is ExportState.ERRORED
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"message": "boom"}, '{"message": "boom"}'),
+        (["boom", 7], '["boom", 7]'),
+        ("", "it does not say why"),
+        (None, "it does not say why"),
+        (f"{KEY}\x1b[2J", "[API key] [2J"),
+    ],
+)
+async def test_why_an_export_failed_is_told_however_the_server_says_it(
+    error: object, told: str
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(201, json={"exportJob": {"id": 7}})
+        return httpx.Response(200, json={"status": "errored", "error": error})
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        export = await client.export(**WHOSE)
+        with pytest.raises(ExportError, match=re.escape(f"it failed at the server: {told}")):
+            await export.wait()
+
+
+@pytest.mark.parametrize(
+    ("status_code", "body"), [(404, b"{}"), (200, b"<html>"), (200, b'{"status": "started"}')]
+)
+async def test_an_export_is_not_taken_for_the_job_of_the_same_id(
+    status_code: int, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(201, json={"exportJob": {"id": 7}})
+        return httpx.Response(status_code, content=body)
+
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        export = await client.export(**WHOSE)
+        with pytest.raises(ExportError if status_code == 404 else ExportTimeout):
+            await export.wait(timeout=200)
+    assert "job" not in caplog.text.lower().replace("_watcher", "")
+    assert {getattr(record, "inference_job_id", None) for record in caplog.records} == {None}
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert all("Poll of export 7 failed" in warning for warning in warnings)
+    assert bool(warnings) == (body == b"<html>")
 
 
 async def test_an_export_that_takes_too_long_goes_on_and_can_be_waited_for_again() -> None:
@@ -287,6 +354,28 @@ async def test_what_is_read_without_being_downloaded_leaves_no_file() -> None:
                 await anyio.sleep(0.001)
 
 
+@pytest.mark.sockets
+async def test_what_is_read_goes_on_where_fetching_it_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    async with serving() as (emulator, client):
+        export = await client.export(**WHOSE)
+        attempts = RetryPolicy().attempts
+        emulator.plan_downloads(BadDownload(cut_after=50), *[BadDownload(cut_after=0)] * attempts)
+        with pytest.raises(ExportError, match="goes on where it stopped"):
+            await to_end(export.annotations)
+        await to_end(export.annotations)
+        assert names_below(tmp_path) == [f"{export.export_id}.zip"]
+    first, *rest = [asked.range for asked in emulator.download_requests]
+    assert first is None
+    assert all(rest), "none of them began anew"
+
+
+def names_below(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("*/*")]
+
+
 async def to_end(read: Callable[[], Any]) -> None:
     async for _ in read():
         pass
@@ -356,14 +445,7 @@ async def test_a_run_is_exported_and_read_source_by_source(sources_at_once: int)
         bad_source_ids=[33],
         exports=Exports(wait_seconds=0.0, seconds=0.0),
     )
-    plan = BatchPlan(
-        group_name="Company Name",
-        project_identifier="My Project",
-        model_identifier="Staple + Classify Documents",
-        output_layer_identifier="Gold Set",
-        source_ids=range(1, 201),
-        batch_size=5,
-    )
+    plan = a_plan(range(1, 201))
     async with (
         EmulatorServer(emulator) as server,
         AsyncInferenceClient(KEY, base_url=server.base_url) as client,
@@ -377,6 +459,9 @@ async def test_a_run_is_exported_and_read_source_by_source(sources_at_once: int)
         exports = await run.export(sources_at_once=sources_at_once)
         await exports.wait()
         again = [annotation.id async for annotation in exports.annotations()]
+        async for _ in exports.annotations():
+            break
+        gc.collect()  # warnings are errors
     assert len(exports.parts) == (1 if sources_at_once > 200 else 28)
     told = predicted(emulator)
     found = [annotation for result in results.values() for annotation in result.annotations]
@@ -395,46 +480,74 @@ async def test_a_run_is_exported_and_read_source_by_source(sources_at_once: int)
 
 
 @pytest.mark.sockets
-async def test_results_have_no_source_that_finished_after_the_export_was_made(
+@pytest.mark.parametrize("layer", ["Second Look", 13])
+async def test_only_what_is_in_the_output_layer_is_a_result(layer: str | int) -> None:
+    layers = {"Gold Set": 12, "Second Look": 13}
+    async with (
+        serving(layers=layers) as (_, client),  # whose batch was for the first of them
+        client.fan_out(
+            a_plan(range(1, 21), output_layer_identifier=layer), schedule=FixedInterval(0.1)
+        ) as run,
+    ):
+        async for _ in run:
+            pass
+        results = await run.results()
+    found = [each.layer_name for result in results.values() for each in result.annotations]
+    assert set(found) == {"Second Look"}
+
+
+@pytest.mark.sockets
+async def test_results_name_the_batch_and_the_job_that_a_source_came_to_in_the_end() -> None:
+    plan = a_plan(range(101, 121))
+    async with (
+        serving(bad_source_ids=[103]) as (emulator, client),
+        client.fan_out(plan, on_error="split", schedule=FixedInterval(0.1)) as run,
+    ):
+        async for _ in run:
+            pass
+        batches = {batch.number: batch async for batch in run.batches()}
+        results = await run.results()
+    assert set(results) == {*range(101, 121)} - {103}
+    for source_id, result in results.items():
+        batch = batches[result.batch]
+        assert source_id in batch.source_ids
+        assert batch.inference_job_id == result.inference_job_id
+        assert [each.id for each in result.annotations] == [
+            each.id
+            for each in emulator.predictions(result.inference_job_id)
+            if each.source_id == source_id
+        ]
+
+
+@pytest.mark.sockets
+async def test_what_finishes_while_results_are_fetched_is_not_said_to_have_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    emulator = Emulator(
-        api_key=KEY,
-        workers=1,
-        base_seconds=0.0,
-        seconds_per_source=0.02,
-        exports=Exports(wait_seconds=0.0, seconds=0.0),
-    )
-    plan = BatchPlan(
-        group_name="Company Name",
-        project_identifier="My Project",
-        model_identifier="Staple + Classify Documents",
-        output_layer_identifier="Gold Set",
-        source_ids=range(1, 21),
-        batch_size=5,
-    )
+    plan = a_plan(range(1, 41))
     async with (
-        EmulatorServer(emulator) as server,
-        AsyncInferenceClient(KEY, base_url=server.base_url) as client,
-        client.fan_out(plan, max_in_flight=1) as run,
+        serving(workers=1, base_seconds=0.2) as (emulator, client),
+        client.fan_out(plan, schedule=FixedInterval(0.1)) as run,
     ):
-        make_export = client.export
+        export, has_ended, results = client.export, anyio.Event(), list[Results]()
 
-        async def export_then_finish(**what: Any) -> Export:
-            export = await make_export(**what)
-            async for _ in run:
-                pass
-            return export
+        async def export_and_wait(**what: Any) -> Export:
+            made = await export(**what)
+            await has_ended.wait()
+            return made
 
-        monkeypatch.setattr(client, "export", export_then_finish)
-        async for record in run:
-            if record.state is BatchState.FINISHED:
-                break
-        results = await run.results()
-        assert run.summary.batches == {BatchState.FINISHED: 4}
-    exported = emulator.exports[1].source_ids
-    assert exported is not None
-    assert {*results} == {*exported} < {*range(1, 21)}
+        async def fetch() -> None:
+            results.append(await run.results())
+
+        monkeypatch.setattr(client, "export", export_and_wait)
+        async with anyio.create_task_group() as tasks:
+            async for record in run:
+                if record.state is BatchState.FINISHED and record.number == 1:
+                    tasks.start_soon(fetch)
+            has_ended.set()
+        (result,) = results
+    made = {each["sourceId"] for each in predicted(emulator)}
+    assert result
+    assert not made.intersection(result.without_annotations)
 
 
 @pytest.mark.sockets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -28,7 +29,7 @@ from annolab_async import (
 from annolab_async._archive import Archive, ArchiveLimits, check_archive
 from annolab_async._converter import decode_object, structure, unstructure
 from annolab_async._json_lines import RecordReader
-from annolab_async._reading import read_records
+from annolab_async._reading import Records, read_records
 from tests.results.zips import LINE, NAME, archive, file, lines, some_annotations, written
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ BAD: Final[dict[str, tuple[bytes, str]]] = {
     "too deep": (b'{"sourceId": 1, "x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", "recursion"),
     "too long": (b'{"sourceId": 1, "value": "' + b"x" * 999_999 + b'"}', "longer than 500,000"),
     "too much": (b'{"sourceId": 1, "x": [' + b"[]," * 40_000 + b"1]}", "fits into 2,000,000"),
+    "an open string": (b'{"sourceId": 1, "x": "' + b"{" * 9000 + b'\\"' * 99_999, "Unterminated"),
     "a huge integer": (b'{"sourceId": ' + b"9" * 5000 + b"}", "4300"),
     "65 bits": (b'{"sourceId": 18446744073709551616}', "sourceId is an integer of more than 64"),
     "missing": (b'{"id": 3}', "sourceId is missing"),
@@ -279,6 +281,64 @@ async def test_leaving_the_loop_leaves_no_thread_at_work_and_no_file_open(tmp_pa
         await anext(records)
     assert [record async for record in records] == []
     assert not is_open(path)
+
+
+async def test_tasks_that_share_records_are_told_before_any_is_lost(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*some_annotations(20_000))})
+    records = read_records(path, Annotation)
+    failures, found = list[RuntimeError](), list[Annotation]()
+
+    async def share() -> None:
+        try:
+            async for record in records:
+                found.append(record)
+        except RuntimeError as failure:
+            failures.append(failure)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(share)
+        tasks.start_soon(share)
+    assert [str(failure) for failure in failures] == [
+        "two tasks iterate over the same records: let one, and hand them on"
+    ]
+    assert [record.id for record in found] == [*range(20_000)]
+
+
+async def test_several_files_are_read_as_one(tmp_path: Path) -> None:
+    paths = [
+        written(tmp_path / f"{name}.zip", {NAME: lines(*some_annotations(700)) + end})
+        for name, end in [("a", b"bad"), ("b", b""), ("c", b"bad\nbad")]
+    ]
+
+    def several(**options: Any) -> Records[Annotation]:
+        return Records.of([read_records(path, Annotation, **options) for path in paths])
+
+    told = list[ExportError]()
+    records = several(on_bad_line="skip", on_skipped=told.append)
+    assert [record.id async for record in records] == [*range(700)] * 3
+    assert records.skipped == len(told) == 3
+    records = several()
+    with pytest.raises(ExportError, match="line 701"):
+        [record async for record in records]
+    assert [record async for record in records] == [], "what follows is not all there is"
+    async for _ in several():
+        break
+    gc.collect()  # warnings are errors
+    async with several() as records:
+        await anext(records)
+    assert [record async for record in records] == []
+
+
+async def test_after_a_read_that_broke_off_no_other_file_is_begun(tmp_path: Path) -> None:
+    paths = [
+        written(tmp_path / f"{name}.zip", {NAME: lines(*some_annotations(9000))}) for name in "ab"
+    ]
+    records = Records.of([read_records(path, Annotation) for path in paths])
+    await anext(records)
+    os.truncate(paths[0], 99)
+    with pytest.raises(ExportError, match="was changed while it was read"):
+        [record async for record in records]
+    assert [record async for record in records] == []
 
 
 async def test_cancellation_waits_for_the_thread(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import gc
 import json
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -115,6 +119,35 @@ async def test_a_bad_line_leaves_neither_a_file_nor_a_part_of_one(tmp_path: Path
     assert files_in(tmp_path) == [out, path]
 
 
+async def test_of_two_who_write_to_one_path_the_last_one_to_end_is_left_whole(
+    tmp_path: Path,
+) -> None:
+    out, has_begun, may_end = tmp_path / "out.parquet", anyio.Event(), anyio.Event()
+
+    async def slowly() -> AsyncIterator[Annotation]:
+        for number in range(60_000):
+            yield Annotation(source_id=1, id=number)
+        has_begun.set()
+        await may_end.wait()
+
+    async def first() -> None:
+        await write_parquet(slowly(), Annotation, out)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first)
+        await has_begun.wait()
+        assert await write_parquet(RECORDS, Annotation, out) == 2
+        assert await anyio.to_thread.run_sync(rows_of, out) == 2
+        may_end.set()
+    assert rows_of(out) == 60_000
+    assert files_in(tmp_path) == [out]
+
+
+def rows_of(path: Path) -> int:
+    table: pa.Table = pq.read_table(path)  # pyright: ignore[reportUnknownMemberType]
+    return table.num_rows
+
+
 async def test_cancellation_leaves_no_part(tmp_path: Path) -> None:
     begun = anyio.Event()
 
@@ -132,6 +165,63 @@ async def test_cancellation_leaves_no_part(tmp_path: Path) -> None:
         await begun.wait()
         tasks.cancel_scope.cancel()
     assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncios_own_cancellation_waits_for_what_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), list[str]()
+
+    class Writer(pq.ParquetWriter):
+        def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
+            begun.set()
+            assert go_on.wait(10)
+            super().write_table(table, row_group_size)
+            done.append("written")
+
+        def close(self) -> None:
+            super().close()
+            done.append("closed")
+
+    monkeypatch.setattr(pq, "ParquetWriter", Writer)
+    writing = asyncio.ensure_future(write_parquet(RECORDS, Annotation, tmp_path / "out.parquet"))
+    await anyio.to_thread.run_sync(begun.wait, 10)
+    writing.cancel()
+    for _ in range(5):
+        await anyio.lowlevel.checkpoint()
+    assert not writing.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert done == ["written", "closed"]
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+async def test_a_full_disk_leaves_no_part_and_nothing_that_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_file: bool
+) -> None:
+    path = written(tmp_path / "x.zip", {NAME: lines(*some_annotations(60_000))})
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail)
+    source = path if is_file else read_records(path, Annotation)
+    with pytest.raises(OSError, match="no room"):
+        await write_parquet(source, Annotation, tmp_path / "out.parquet")
+    assert files_in(tmp_path) == [path]
+    gc.collect()  # warnings are errors
+    await anyio.lowlevel.checkpoint()
+
+
+async def test_what_is_nested_too_deeply_for_a_table_is_a_typed_error() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ExportError, match="text_bounds of a record is nested too deeply"):
+        await to_arrow([Annotation(source_id=1, text_bounds=deep)], Annotation)
 
 
 @pytest.mark.parametrize(
