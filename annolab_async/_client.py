@@ -25,7 +25,7 @@ from annolab_async._http import (
 )
 from annolab_async._limits import RateLimit, Throttle, Turnstile
 from annolab_async._records import InferenceJob, JobState, StatusReply, is_positive, job_id_of
-from annolab_async._replies import read_job
+from annolab_async._replies import goes_back, read_job
 from annolab_async._retry import (
     RetryBudget,
     RetryPolicy,
@@ -314,7 +314,7 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             if previous and previous.body == reply.body and reply.status_code == _OK:
                 return previous
             job = self._read(reply, asked_for=job_id)
-            if previous and not may_go_back and _goes_back(previous.job, job):
+            if previous and not may_go_back and goes_back(previous.job, job):
                 raise InvalidResponse(
                     method="GET",
                     path=reply.path,
@@ -397,8 +397,3 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-def _goes_back(before: InferenceJob, now: InferenceJob) -> bool:
-    # From a server behind the others, perhaps, or a cache. Of words that are not known, nothing can be said.
-    return before.state is JobState.RUNNING and now.state is JobState.QUEUED

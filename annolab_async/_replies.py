@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from annolab_async._secret import ApiKey
 
-__all__ = ["Reply", "read_as", "read_job", "retry_after"]
+__all__ = ["Reply", "goes_back", "read_as", "read_job", "retry_after"]
 
 T = TypeVar("T")
 
@@ -107,6 +107,14 @@ def read_as(
     raise InvalidResponse(
         method=reply.method, path=reply.path, fault=key.shown(fault), excerpt="", wanted=name
     )
+
+
+def goes_back(before: InferenceJob, now: InferenceJob) -> bool:
+    """Return whether a job that ran is queued again, as a server behind the others says, perhaps, or a cache.
+
+    Of words that are not known, nothing can be said.
+    """
+    return before.state is JobState.RUNNING and now.state is JobState.QUEUED
 
 
 def _check_status(reply: Reply, key: ApiKey, utc_now: Callable[[], datetime]) -> None:
