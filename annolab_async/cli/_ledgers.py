@@ -12,6 +12,7 @@ from anyio import to_thread
 
 from annolab_async import BatchPlan
 from annolab_async.cli._problems import Problem
+from annolab_async.cli._terminal import Own
 from annolab_async.ledger import open_ledger
 
 if TYPE_CHECKING:
@@ -23,11 +24,12 @@ __all__ = ["existing_ledger", "find_run", "shown_spec", "stored_plan", "the_run"
 
 _SQLITE: Final = "sqlite:///"
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):[^@]*@")
+_PASSWORD_OPTION: Final = re.compile(r"([?&](?:ssl)?password=)[^&]*", re.IGNORECASE)
 
 
-def shown_spec(spec: str) -> str:
+def shown_spec(spec: str) -> Own:
     """Return a ledger's path or URL without a password."""
-    return _PASSWORD.sub(r"\1:***@", spec)
+    return Own(_PASSWORD_OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", spec)))
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from annolab_async.cli._options import (
 )
 from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._sources import Column, Format, Sources, read_sources
-from annolab_async.cli._terminal import print_json, print_line, tell
+from annolab_async.cli._terminal import print_json, print_line, tell, tell_command
 from annolab_async.cli._watch import Timeout
 from annolab_async.errors import InvalidResponse, SubmissionUnknown
 
@@ -90,7 +90,8 @@ async def _submit(
     if wait:
         return followed.print_end()
     if not is_json:
-        tell("To watch it:", f"  {followed.command()}")
+        tell("To watch it:")
+        tell_command(followed.command())
     return ExitStatus.FINISHED
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from annolab_async import __version__
-from annolab_async.cli import _app
+from annolab_async.cli import _app, _run
 from annolab_async.cli._options import command_line
 from tests.cli import terminal
 from tests.cli.conftest import PLAN, Place
@@ -207,3 +208,28 @@ def test_a_plan_of_somebody_else_is_not_resumed(place: Place, details: str) -> N
 def test_a_password_in_a_ledgers_url_is_not_shown() -> None:
     shown = command_line("resume", ledger="postgresql://me:s3cret@host/db", run="x")
     assert shown == "annolab-async resume --ledger 'postgresql://me:***@host/db' --run x"
+    url = "postgresql://host/db?user=me&sslmode=require&password=s3cret&sslpassword=s3cret"
+    assert "s3cret" not in command_line("resume", ledger=url, run="default")
+    assert "sslmode=require" in command_line("resume", ledger=url, run="default")
+
+
+def test_nor_is_it_in_the_command_that_starts_a_run_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def go_on(*_: object, again: str, **__: object) -> int:
+        told.append(again)
+        return 0
+
+    monkeypatch.setattr(_run, "go_on", go_on)
+    url = "postgresql://me:s3cret@host/db?sslmode=require"
+    assert place.call("run", "1", "--ledger", url, f"--run={url}", *PLAN).returncode == 0
+    assert "s3cret" not in told[0]
+    assert shlex.split(told[0])[:5] == [
+        "annolab-async",
+        "run",
+        "1",
+        "--ledger",
+        "postgresql://me:***@host/db?sslmode=require",
+    ]

@@ -111,6 +111,8 @@ def test_unknown_batches_are_1_and_are_resolved(make_place: MakePlace) -> None:
         assert listed.returncode == 0
         assert "its answer is lost" in listed.stdout
         assert "'Gold Set'" in listed.stderr
+        elsewhere = place.call("resolve", "--base-url", "http://127.0.0.1:1").stderr
+        assert elsewhere.count(" --base-url http://127.0.0.1:1 ") == 2
         in_json = place.call("resolve", "--json")
         assert [json.loads(line)["number"] for line in in_json.stdout.splitlines()] == [1, 2]
 

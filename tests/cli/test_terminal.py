@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from annolab_async.cli import _command, _terminal
 from annolab_async.cli._command import command
 from annolab_async.cli._options import identifier
 from annolab_async.cli._problems import ExitStatus, Problem
-from annolab_async.cli._terminal import print_json, print_table, safe, tell
+from annolab_async.cli._terminal import Own, print_json, print_table, safe, tell, tell_command
 from annolab_async.errors import ConfigurationError
 from tests.cli import terminal
 from tests.cli.conftest import PLAN, MakePlace, Place
@@ -68,6 +69,35 @@ def test_the_key_and_signed_links_are_hidden(
     assert "CANARYX" not in out + err
     assert "s3cret" not in out + err
     assert "[API key] https://x/y?[hidden]" in err
+
+
+def test_json_is_json_whatever_is_hidden_in_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANNOLAB_API_KEY", 'a"b\\c')
+    print_json({
+        "error": 'no model "Which?" at "https://x/y?signature=s3cret", a"b\\c',
+        "plans": [{'"?"': ("?a",)}],
+    })
+    assert json.loads(capsys.readouterr().out) == {
+        "error": 'no model "Which?" at "https://x/y?[hidden]", [API key]',
+        "plans": [{'"?"': ["?[hidden]"]}],
+    }
+
+
+def test_commands_are_told_as_they_can_be_copied(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANNOLAB_API_KEY", KEY)
+    words = [*map(str, range(1000)), "--ledger", "postgresql://host/db?sslmode=require"]
+    tell_command(shlex.join(words))
+    print_json({"next": [Own(shlex.join(words))]})
+    tell_command(f"x?y {KEY.lower()}")
+    out, err = capsys.readouterr()
+    told, hidden = err.splitlines()
+    assert shlex.split(told) == words
+    assert shlex.split(json.loads(out)["next"][0]) == words
+    assert hidden == "  x?[hidden] [API key]"
 
 
 def test_tables_and_json_are_inert_too(capsys: pytest.CaptureFixture[str]) -> None:
