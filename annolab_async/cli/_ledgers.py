@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
@@ -33,11 +34,12 @@ def shown_spec(spec: str) -> Own:
 
 
 @asynccontextmanager
-async def existing_ledger(spec: str) -> AsyncGenerator[Ledger]:
+async def existing_ledger(spec: str, *, read_only: bool = True) -> AsyncGenerator[Ledger]:
     """Open a ledger, but make none.
 
     Args:
         spec: its path or URL.
+        read_only: whether it is only read.
 
     Raises:
         Problem: there is none.
@@ -50,7 +52,8 @@ async def existing_ledger(spec: str) -> AsyncGenerator[Ledger]:
             hint="annolab-async run begins one; --ledger says which it is.",
         )
     # Its driver is imported, which takes a while.
-    async with await to_thread.run_sync(open_ledger, spec) as ledger:
+    open_it = partial(open_ledger, spec, read_only=read_only)
+    async with await to_thread.run_sync(open_it) as ledger:
         yield ledger
 
 

@@ -15,6 +15,8 @@ from annolab_async.cli._terminal import print_json, print_line, print_table, tel
 from annolab_async.cli._words import batch_json, clock, ids, plural, short
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from annolab_async import BatchRecord
     from annolab_async.ledger import LedgerRun
 
@@ -56,13 +58,14 @@ async def resolve(
     down; [bold]annolab-async resume[/bold] then goes on with it.
     """
     _check(batches, job_id=job_id, resend=resend, every=every)
-    async with existing_ledger(ledger) as opened:
+    is_list = job_id is None and not resend
+    async with existing_ledger(ledger, read_only=is_list) as opened:
         info = await find_run(opened, run_name, spec=ledger)
         run = await the_run(opened, info)
         unknown = {
             record.number: record async for record in run.batches(states=[BatchState.UNKNOWN])
         }
-        if job_id is None and not resend:
+        if is_list:
             layer = stored_plan(info).output_layer_identifier if info.is_planned else None
             number = str(min(unknown, default=0))
             ways = [
@@ -116,7 +119,7 @@ def _check(batches: list[int] | None, *, job_id: int | None, resend: bool, every
 
 
 def _list(
-    unknown: list[BatchRecord], ways: list[str], *, layer: str | int | None, is_json: bool
+    unknown: list[BatchRecord], ways: Sequence[str], *, layer: str | int | None, is_json: bool
 ) -> int:
     if is_json:
         for record in unknown:

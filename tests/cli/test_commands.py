@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -168,6 +170,14 @@ def test_a_ledger_without_runs_and_one_of_something_else_are_told(place: Place) 
     done = place.call("resume")
     assert "has no run 'default'.\nhint: It has none at all." in done.stderr
     (place.folder / "text.db").write_text("no database at all, but text of some length" * 20)
+    with closing(sqlite3.connect(place.folder / "theirs.db")) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    before = (place.folder / "theirs.db").read_bytes()
+    for command in (["runs"], ["report"], ["resolve", "--ledger"], ["resume", "--ledger"]):
+        done = place.call(*command, "theirs.db")
+        assert done.returncode == 2
+        assert "error: The ledger theirs.db cannot be used: it holds no ledger.\n" in done.stderr
+    assert (place.folder / "theirs.db").read_bytes() == before
     done = place.call("runs", "text.db")
     assert done.returncode == 2
     assert "error: The ledger text.db cannot be used" in done.stderr
