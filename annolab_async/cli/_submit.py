@@ -140,11 +140,16 @@ async def _send(
         job = InferenceJob(job_id, status="", source_ids=request.source_ids)
     finally:
         interrupts.wait_for = None
-    if is_json:
-        print_json({"event": "job", **job_json(job)})
-    else:
-        state = f" {state_word(job)}" if job.status else ""
-        print_line(f"job {job.inference_job_id}{state}, {sources_of(job.source_ids)}")
+    state = f" {state_word(job)}" if job.status else ""
+    line = f"job {job.inference_job_id}{state}, {sources_of(job.source_ids)}"
+    try:
+        if is_json:
+            print_json({"event": "job", **job_json(job)})
+        else:
+            print_line(line)
+    except OSError:
+        tell(line)  # or nobody would ever know of it
+        raise
     return job.inference_job_id
 
 

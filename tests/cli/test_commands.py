@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from annolab_async import __version__
-from annolab_async.cli import _app, _run
+from annolab_async.cli import _app, _run, main
 from annolab_async.cli._options import command_line
 from tests.cli import terminal
 from tests.cli.conftest import PLAN, Place
@@ -128,12 +128,15 @@ def test_commands_and_options_are_completed() -> None:
 
 
 @pytest.mark.sockets
-def test_an_output_that_nobody_reads_ends_a_command_in_silence(place: Place) -> None:
+@pytest.mark.parametrize("command", [["runs"], ["report", "run.db"]])
+def test_an_output_that_nobody_reads_ends_a_command_in_silence(
+    command: list[str], place: Place
+) -> None:
     place.call("run", "1", *PLAN)
     reads, writes = os.pipe()
     os.close(reads)
     done = subprocess.run(  # noqa: S603
-        [*terminal.PROGRAM, "runs"],
+        [*terminal.PROGRAM, *command],
         stdout=writes,
         stderr=subprocess.PIPE,
         env=terminal.settings(),
@@ -143,6 +146,54 @@ def test_an_output_that_nobody_reads_ends_a_command_in_silence(place: Place) -> 
     os.close(writes)
     assert done.returncode == 141
     assert not done.stderr
+
+
+def with_streams(place: Place, streams: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard streams are as a shell is told to make them."""
+    return subprocess.run(  # noqa: S603
+        ["/bin/sh", "-c", f'exec "$@" {streams}', "sh", *terminal.PROGRAM, *arguments],
+        env=terminal.settings(**place.env),
+        cwd=place.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.sockets
+def test_an_output_that_cannot_be_written_is_told_in_a_line(place: Place) -> None:
+    told = "error: The output cannot be written: No space left on device.\n"
+    done = with_streams(place, ">/dev/full", "run", "1", *PLAN, "--json")
+    assert (done.returncode, done.stderr) == (1, told)
+    done = with_streams(place, ">/dev/full", "--help")
+    assert (done.returncode, done.stderr) == (1, told)
+    # A job that nobody knows of would be paid for again.
+    done = with_streams(place, ">/dev/full", "submit", "7", *PLAN, "--json")
+    assert done.returncode == 1
+    assert done.stderr == f"job {max(place.emulator.jobs)} queued, source 7\n{told}"
+
+
+@pytest.mark.sockets
+def test_it_may_be_started_without_streams(place: Place) -> None:
+    assert with_streams(place, ">&- 2>&- <&-", "run", "1", *PLAN).returncode == 0
+    done = with_streams(place, ">&-", "runs")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = with_streams(place, "<&-", "run", "-", *PLAN)
+    assert done.returncode == 2
+    assert "There are no source ids in what was given." in done.stderr
+
+
+def test_ctrl_c_before_a_command_has_begun_ends_it_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_app, "run_app", interrupt)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.sockets
