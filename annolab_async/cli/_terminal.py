@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -51,6 +52,9 @@ ERR: Final = _PlainConsole(stderr=True)
 # Where there is no terminal, nothing is cut to the width of one.
 _WIDE: Final = 10_000
 _LONGEST: Final = 2_000
+_GAP: Final = 2
+# A column that is folded into less is not to be read.
+_LEAST: Final = 8
 
 
 class Own(str):
@@ -135,7 +139,7 @@ def print_table(
         right: the columns that are flush right, as numbers are.
         whole: the columns whose cells are never folded.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(columns))
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=any(columns))
     for name in columns:
         table.add_column(
             name.upper(),
@@ -143,9 +147,16 @@ def print_table(
             no_wrap=name in right or name in whole,
             overflow="fold",
         )
-    for row in rows:
-        table.add_row(*map(safe, row))
-    if OUT.is_terminal:
+    cells = [[*map(safe, row)] for row in rows]
+    for row in cells:
+        table.add_row(*row)
+    widths = (max(map(cell_len, column)) for column in zip(columns, *cells, strict=True))
+    least = sum(
+        _GAP + (width if name in right or name in whole else min(width, _LEAST))
+        for name, width in zip(columns, widths, strict=True)
+    )
+    # On a terminal that is narrower, some columns would be cut, and others be gone.
+    if OUT.is_terminal and OUT.width >= least:
         OUT.print(table)
         return
     # A console's own width bounds what it prints.

@@ -119,7 +119,17 @@ def test_a_table_is_folded_on_a_terminal_and_nowhere_else(
     monkeypatch.setattr(_terminal.OUT, "_force_terminal", True)
     monkeypatch.setenv("COLUMNS", "60")
     print_table(["name"], [["x" * 500]])
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 500
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def test_on_a_terminal_that_is_too_narrow_no_column_of_a_table_is_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_terminal.OUT, "_force_terminal", True)
+    monkeypatch.setenv("COLUMNS", "40")
+    row = ("default", "2026-11-24 06:22:36Z", "2,000", "17 finished, 1 errored")
+    print_table(("run", "begun", "sources", "states"), [row], right=("sources",), whole=("begun",))
+    assert capsys.readouterr().out.splitlines()[1].split("  ")[:2] == [*row[:2]]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +164,8 @@ def raising(error: BaseException) -> Any:
         (ImportError("no", name="uvicorn"), 2, "pip install 'annolab-async[cli,emulator,ledger]'"),
         (ImportError("no", name="elsewhere"), 1, "a fault of annolab-async itself: ImportError"),
         (ZeroDivisionError("\x1b[2J"), 1, r"ZeroDivisionError: \x1b[2J"),
+        (ExceptionGroup("", [ZeroDivisionError("in")]), 1, "itself: ZeroDivisionError: in\n"),
+        (ExceptionGroup("two", [ValueError(), ValueError()]), 1, "itself: ExceptionGroup: two"),
     ],
 )
 def test_errors_are_a_line_and_the_mend(
