@@ -165,6 +165,13 @@ def _dialect(url: str | URL, clock: Callable[[], float], busy_seconds: float) ->
         parsed = None
     if parsed is not None and parsed.drivername in _SQLITE:
         return SQLite(parsed, clock, busy_seconds=busy_seconds)
+    if parsed is not None and "@" in (parsed.host or ""):
+        # What stands before it is the end of the password.
+        raise LedgerError(
+            where=f"{parsed.drivername}://…",
+            what="the user or the password in its URL holds an @",
+            hint="Write it as %40 there.",
+        )
     if parsed is not None and parsed.drivername in _POSTGRES:
         _need_psycopg()
         return PostgreSQL(parsed)
