@@ -93,18 +93,18 @@ def _told(*, debug: bool) -> Generator[None]:
             raise typer.Exit(ExitStatus.NO_READER) from None
         if debug:
             _print_traceback(error)
-        error = innermost(error)
-        if isinstance(error, OSError) and error.filename is None:
+        cause = innermost(error)
+        if isinstance(cause, OSError) and cause.filename is None:
             quiet_pipes()  # what stdout did not take would be tried again at the end
-        problem = problem_of(error)
-        if problem is None and (library := missing_library(error)):
+        problem = problem_of(cause)
+        if problem is None and (library := missing_library(cause)):
             problem = Problem(
                 f"This needs {library}.",
                 hint="pip install 'annolab-async[cli,emulator,ledger]'",
             )
         if problem is None:
             problem = Problem(
-                _FAULT.format(f"{type(error).__name__}: {error}"),
+                _FAULT.format(f"{type(cause).__name__}: {cause}"),
                 hint="" if debug else "--debug shows where it comes from.",
                 status=ExitStatus.FAILED,
             )

@@ -65,11 +65,9 @@ _RUN_OPTION: Final = ('run="another name"', '--run "another name"')
 
 def innermost(error: BaseException) -> BaseException:
     """Return what is in groups of one."""
-    while isinstance(error, BaseExceptionGroup):
+    if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        if len(group.exceptions) > 1:
-            break
-        error = group.exceptions[0]
+        return innermost(group.exceptions[0]) if len(group.exceptions) == 1 else group
     return error
 
 

@@ -192,7 +192,10 @@ async def test_the_display_is_redrawn_with_the_latest_trouble(
 def test_a_terminal_that_is_closed_stops_what_is_not_to_outlive_it(
     handler: signal.Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signal, "getsignal", lambda _: handler)
+    def handler_of(_: int) -> signal.Handlers:
+        return handler
+
+    monkeypatch.setattr(signal, "getsignal", handler_of)
     assert (signal.SIGHUP in stop_signals()) is (handler is signal.SIG_DFL)
 
 
