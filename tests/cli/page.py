@@ -54,7 +54,7 @@ def written_anew(text: str, folder: Path) -> str:
                     check=False,
                 )
                 status = done.returncode
-                shown += command + done.stdout.decode()
+                shown += command + re.sub(r" +$", "", done.stdout.decode(), flags=re.MULTILINE)
             return f"```console\n{shown}```"
 
         return _BLOCK.sub(rerun, text)
@@ -65,6 +65,8 @@ def masked(text: str) -> str:
     text = re.sub(
         r"^(.* sources ended; batches: .*|job \d+ running.*)\n", "", text, flags=re.MULTILINE
     )
+    # On a slow machine, a job has ended when it is first looked at.
+    text = re.sub(r"(job \d+ \w+) after [\d:]+", r"\1", text)
     return re.sub(r" +", " ", re.sub(r"\d[\d,.:]*", "#", text))
 
 
