@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypedDict
+import re
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from annolab_async._batch_plan import BatchPlan
 from annolab_async._records import is_positive
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from annolab_async.ledger import Ledger
 
 __all__ = ["FanOutOptions", "check_options"]
+
+# Halves of characters, as arguments in another encoding become. No ledger takes them.
+_SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 class FanOutOptions(TypedDict, total=False):
@@ -56,7 +60,7 @@ def check_options(
         raise ValueError(  # noqa: TRY004  # as every other option that makes no sense
             f"plan is a {type(plan).__name__}, not a BatchPlan"
         )
-    if not run or not isinstance(run, str):
+    if not isinstance(run, str) or not run or _SURROGATES.search(run):
         raise ValueError(f"run is {run!r}, not a name")
     if on_error not in ("keep", "split"):  # no set: it may be anything, also a list
         raise ValueError(f"on_error is {on_error!r}, neither 'keep' nor 'split'")

@@ -10,6 +10,13 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; without its libraries, say how to get them and exit with status 2."""
     try:
+        sys.exit(_start())
+    except KeyboardInterrupt:  # before a command has begun, or when it has ended
+        sys.exit(130)
+
+
+def _start() -> int:
+    try:
         from annolab_async.cli._app import run_app  # noqa: PLC0415  # its libraries are an extra
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in {"rich", "typer"}:
@@ -18,5 +25,5 @@ def main() -> None:
             f"annolab-async needs {error.name}: pip install 'annolab-async[cli,emulator,ledger]'",
             file=sys.stderr,
         )
-        sys.exit(2)
-    sys.exit(run_app())
+        return 2
+    return run_app()

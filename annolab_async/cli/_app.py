@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -76,12 +78,21 @@ for _panel, _functions in _COMMANDS.items():
         app.command(rich_help_panel=_panel)(command(_function))
 
 
+def _open_what_is_closed() -> None:
+    """Lead streams that this process was started without to nowhere, before a file or a socket takes their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(nowhere, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def run_app(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit status.
 
     Args:
         arguments: what follows the program's name; None takes it from the process.
     """
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         # What a terminal's encoding lacks is shown as an escape, rather than nothing at all.
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
@@ -92,6 +103,12 @@ def run_app(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         quiet_pipes()
         return ExitStatus.NO_READER
+    except OSError as error:
+        # Help that cannot be written; of a closed terminal, that neither.
+        quiet_pipes()
+        with suppress(OSError):
+            print_problem([f"The output cannot be written: {error.strerror}."], hint="")
+        return ExitStatus.FAILED
     except Exception as error:
         # An error of usage; which class that is of hangs on the version of typer.
         message: Callable[[], str] | None = getattr(error, "format_message", None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 import anyio
 import typer
 
-from annolab_async.cli._problems import ExitStatus, Problem, problem_of
+from annolab_async.cli._problems import ExitStatus, Problem, innermost, problem_of
 from annolab_async.cli._terminal import ERR, hide, safe, tell
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def _told(*, debug: bool) -> Generator[None]:
         yield
     except typer.Exit:
         raise
+    except SystemExit:
+        # A console of rich's own ends the process like this when nobody reads what it prints.
+        raise typer.Exit(ExitStatus.NO_READER) from None
     except KeyboardInterrupt:
         tell("Interrupted.")
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
@@ -90,15 +93,18 @@ def _told(*, debug: bool) -> Generator[None]:
             raise typer.Exit(ExitStatus.NO_READER) from None
         if debug:
             _print_traceback(error)
-        problem = problem_of(error)
-        if problem is None and (library := missing_library(error)):
+        cause = innermost(error)
+        if isinstance(cause, OSError) and cause.filename is None:
+            quiet_pipes()  # what stdout did not take would be tried again at the end
+        problem = problem_of(cause)
+        if problem is None and (library := missing_library(cause)):
             problem = Problem(
                 f"This needs {library}.",
                 hint="pip install 'annolab-async[cli,emulator,ledger]'",
             )
         if problem is None:
             problem = Problem(
-                _FAULT.format(f"{type(error).__name__}: {error}"),
+                _FAULT.format(f"{type(cause).__name__}: {cause}"),
                 hint="" if debug else "--debug shows where it comes from.",
                 status=ExitStatus.FAILED,
             )

@@ -23,7 +23,7 @@ from annolab_async.cli._ledgers import existing_ledger, find_run, stored_plan, t
 from annolab_async.cli._options import BaseUrl, Json, MaxPerSecond, identifier, make_client
 from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._sources import read_sources
-from annolab_async.cli._terminal import tell
+from annolab_async.cli._terminal import tell, tell_command
 from annolab_async.cli._words import plural
 from annolab_async.errors import ExportError
 
@@ -211,7 +211,8 @@ def _tell_how_to_go_on(exported: Exported, failure: Exception | None, base_url: 
     words += ["-o", str(exported.output), "--to", exported.form]
     if base_url and base_url != os.environ.get("ANNOLAB_BASE_URL"):
         words += ["--base-url", base_url]
-    tell("To go on where it stopped:", f"  {shlex.join(words)}")
+    tell("To go on where it stopped:")
+    tell_command(shlex.join(words))
 
 
 def _chosen(

@@ -16,7 +16,7 @@ from attrs import Factory, define
 from annolab_async import Outcome
 from annolab_async.cli._job_words import transition_json, transition_line
 from annolab_async.cli._problems import ExitStatus
-from annolab_async.cli._terminal import OUT, is_live, print_json, print_line, tell
+from annolab_async.cli._terminal import OUT, is_live, print_json, print_line, tell, tell_command
 from annolab_async.cli._watch_display import WatchDisplay
 from annolab_async.cli._words import duration, plural
 
@@ -76,7 +76,8 @@ class Followed:
         else:
             self._print_for_people()
         if self.unfinished:
-            tell("The jobs go on at the server. To watch them again:", f"  {self.command()}")
+            tell("The jobs go on at the server. To watch them again:")
+            tell_command(self.command())
         return status
 
     def _counts(self) -> list[tuple[Outcome, int]]:

@@ -17,7 +17,7 @@ from annolab_async.cli._options import command_line, make_client
 from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._stopping import Stopping
 from annolab_async.cli._summary import MOST_TOLD, End, print_end
-from annolab_async.cli._terminal import is_live, print_json, tell
+from annolab_async.cli._terminal import Own, is_live, print_json, tell
 from annolab_async.cli._words import FAILED, OPEN, batch_json, plural
 from annolab_async.errors import AnnoLabError, LedgerError
 
@@ -83,7 +83,7 @@ class Way:
     base_url: str | None
     is_json: bool
 
-    def command(self, name: str, *more: str) -> str:
+    def command(self, name: str, *more: str) -> Own:
         """Return the command line of another command on this run.
 
         Args:

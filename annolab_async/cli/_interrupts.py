@@ -1,8 +1,7 @@
-"""What Ctrl-C and SIGTERM do to commands that only wait: they end, and say how to go on."""
+"""What Ctrl-C, SIGTERM and SIGHUP do to commands that only wait: they end, and say how to go on."""
 
 from __future__ import annotations
 
-import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,7 @@ from anyio import (
     open_signal_receiver,
 )
 
-from annolab_async.cli._stopping import ONE_PRESS_SECONDS
+from annolab_async.cli._stopping import ONE_PRESS_SECONDS, stop_signals
 from annolab_async.cli._terminal import tell
 
 if TYPE_CHECKING:
@@ -40,10 +39,10 @@ class Interrupts:
 
 @asynccontextmanager
 async def until_interrupted() -> AsyncGenerator[Interrupts]:
-    """Cancel a block at Ctrl-C or SIGTERM, and go on behind it."""
+    """Cancel a block at Ctrl-C, SIGTERM or SIGHUP, and go on behind it."""
     interrupts = Interrupts()
     listening = CancelScope()
-    with open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with open_signal_receiver(*stop_signals()) as signals:
         async with create_task_group() as tasks:
 
             async def listen() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
@@ -12,6 +13,7 @@ from anyio import to_thread
 
 from annolab_async import BatchPlan
 from annolab_async.cli._problems import Problem
+from annolab_async.cli._terminal import Own
 from annolab_async.ledger import open_ledger
 
 if TYPE_CHECKING:
@@ -23,19 +25,21 @@ __all__ = ["existing_ledger", "find_run", "shown_spec", "stored_plan", "the_run"
 
 _SQLITE: Final = "sqlite:///"
 _PASSWORD: Final = re.compile(r"(://[^:/@]*):[^@]*@")
+_PASSWORD_OPTION: Final = re.compile(r"([?&](?:ssl)?password=)[^&]*", re.IGNORECASE)
 
 
-def shown_spec(spec: str) -> str:
+def shown_spec(spec: str) -> Own:
     """Return a ledger's path or URL without a password."""
-    return _PASSWORD.sub(r"\1:***@", spec)
+    return Own(_PASSWORD_OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", spec)))
 
 
 @asynccontextmanager
-async def existing_ledger(spec: str) -> AsyncGenerator[Ledger]:
+async def existing_ledger(spec: str, *, read_only: bool = True) -> AsyncGenerator[Ledger]:
     """Open a ledger, but make none.
 
     Args:
         spec: its path or URL.
+        read_only: whether it is only read.
 
     Raises:
         Problem: there is none.
@@ -48,7 +52,8 @@ async def existing_ledger(spec: str) -> AsyncGenerator[Ledger]:
             hint="annolab-async run begins one; --ledger says which it is.",
         )
     # Its driver is imported, which takes a while.
-    async with await to_thread.run_sync(open_ledger, spec) as ledger:
+    open_it = partial(open_ledger, spec, read_only=read_only)
+    async with await to_thread.run_sync(open_it) as ledger:
         yield ledger
 
 

@@ -11,6 +11,7 @@ import typer
 from annolab_async import AsyncInferenceClient, RateLimit
 from annolab_async.cli._ledgers import shown_spec
 from annolab_async.cli._problems import Problem
+from annolab_async.cli._terminal import Own
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -113,7 +114,7 @@ def identifier(text: str) -> str | int:
     return text.removeprefix("name:")
 
 
-def command_line(name: str, *more: str, ledger: str, run: str, base_url: str | None = None) -> str:
+def command_line(name: str, *more: str, ledger: str, run: str, base_url: str | None = None) -> Own:
     """Return the command line of a command on a run, to be copied: what is the default is left out.
 
     Args:
@@ -130,7 +131,7 @@ def command_line(name: str, *more: str, ledger: str, run: str, base_url: str | N
         words += ["--run", run]
     if base_url and base_url != os.environ.get("ANNOLAB_BASE_URL"):
         words += ["--base-url", base_url]
-    return shlex.join(words)
+    return Own(shlex.join(words))
 
 
 def make_client(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 from typing import Final, cast
 
@@ -15,7 +16,7 @@ from annolab_async.errors import (
     StatusError,
 )
 
-__all__ = ["ExitStatus", "Problem", "problem_of"]
+__all__ = ["ExitStatus", "Problem", "innermost", "problem_of"]
 
 
 class ExitStatus(IntEnum):
@@ -28,7 +29,7 @@ class ExitStatus(IntEnum):
     USAGE = 2
     """Bad usage, input or settings: found here, before anything was asked of the service."""
     INTERRUPTED = 130
-    """Stopped by Ctrl-C or SIGTERM."""
+    """Stopped by Ctrl-C, SIGTERM or SIGHUP."""
     NO_READER = 141
     """Whatever read the output is gone."""
 
@@ -56,7 +57,18 @@ _MENDS: Final[dict[type[AnnoLabError], str]] = {
     RequestNotSent: "Check --base-url and the network.",
 }
 
+# What writing to a stream or a file raises that was there when it was opened.
+_NOT_WRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
 _RUN_OPTION: Final = ('run="another name"', '--run "another name"')
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return what is in groups of one."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return innermost(group.exceptions[0]) if len(group.exceptions) == 1 else group
+    return error
 
 
 def problem_of(error: BaseException) -> Problem | None:
@@ -65,9 +77,7 @@ def problem_of(error: BaseException) -> Problem | None:
     Args:
         error: whatever a command has raised.
     """
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return problem_of(group.exceptions[0]) if len(group.exceptions) == 1 else None
+    error = innermost(error)
     if isinstance(error, Problem):
         return error
     if isinstance(error, AnnoLabError):
@@ -77,6 +87,8 @@ def problem_of(error: BaseException) -> Problem | None:
         return Problem(text, hint=hint, status=status)
     if isinstance(error, OSError) and error.filename is not None:
         return Problem(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
+        return Problem(f"The output cannot be written: {error.strerror}.", status=ExitStatus.FAILED)
     return None
 
 

@@ -11,10 +11,12 @@ from annolab_async._owners import own_name
 from annolab_async.cli._ledgers import existing_ledger, find_run, stored_plan, the_run
 from annolab_async.cli._options import BaseUrl, Json, Ledger, RunName, command_line, make_client
 from annolab_async.cli._problems import ExitStatus, Problem
-from annolab_async.cli._terminal import print_json, print_line, print_table, tell
+from annolab_async.cli._terminal import print_json, print_line, print_table, tell, tell_command
 from annolab_async.cli._words import batch_json, clock, ids, plural, short
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from annolab_async import BatchRecord
     from annolab_async.ledger import LedgerRun
 
@@ -56,17 +58,20 @@ async def resolve(
     down; [bold]annolab-async resume[/bold] then goes on with it.
     """
     _check(batches, job_id=job_id, resend=resend, every=every)
-    async with existing_ledger(ledger) as opened:
+    is_list = job_id is None and not resend
+    async with existing_ledger(ledger, read_only=is_list) as opened:
         info = await find_run(opened, run_name, spec=ledger)
         run = await the_run(opened, info)
         unknown = {
             record.number: record async for record in run.batches(states=[BatchState.UNKNOWN])
         }
-        if job_id is None and not resend:
+        if is_list:
             layer = stored_plan(info).output_layer_identifier if info.is_planned else None
             number = str(min(unknown, default=0))
             ways = [
-                command_line("resolve", number, *more, ledger=ledger, run=run_name)
+                command_line(
+                    "resolve", number, *more, ledger=ledger, run=run_name, base_url=base_url
+                )
                 for more in (("--job-id", "JOB"), ("--resend",))
             ]
             return _list([*unknown.values()], ways, layer=layer, is_json=is_json)
@@ -90,7 +95,8 @@ async def resolve(
         else:
             became = f"has job {job_id}" if job_id is not None else "is sent again"
             print_line(f"Batch {after.number} {became}.")
-    tell("To go on with the run:", f"  {command_line('resume', ledger=ledger, run=run_name)}")
+    tell("To go on with the run:")
+    tell_command(command_line("resume", ledger=ledger, run=run_name, base_url=base_url))
     return ExitStatus.FINISHED
 
 
@@ -113,7 +119,7 @@ def _check(batches: list[int] | None, *, job_id: int | None, resend: bool, every
 
 
 def _list(
-    unknown: list[BatchRecord], ways: list[str], *, layer: str | int | None, is_json: bool
+    unknown: list[BatchRecord], ways: Sequence[str], *, layer: str | int | None, is_json: bool
 ) -> int:
     if is_json:
         for record in unknown:
@@ -137,9 +143,9 @@ def _list(
         tell(
             f"{plural(len(unknown), 'batch')} may or may not have a job. Look for jobs over these sources, or for "
             f"new predictions in the output layer{where}, then say for each:",
-            f"  {ways[0]}    # it has this job",
-            f"  {ways[1]}    # it has none, and is to be sent again",
         )
+        tell_command(f"{ways[0]}    # it has this job")
+        tell_command(f"{ways[1]}    # it has none, and is to be sent again")
     else:
         tell("No batch is unknown.")
     return ExitStatus.FINISHED

@@ -11,6 +11,7 @@ import typer
 
 from annolab_async import BatchPlan
 from annolab_async.cli._go_on import JobTimeout, MaxInFlight, OnError, OnErrorOption, Way, go_on
+from annolab_async.cli._ledgers import shown_spec
 from annolab_async.cli._options import (
     BaseUrl,
     Group,
@@ -25,6 +26,7 @@ from annolab_async.cli._options import (
 )
 from annolab_async.cli._problems import Problem
 from annolab_async.cli._sources import Column, Format, Sources, read_sources
+from annolab_async.cli._terminal import Own
 
 __all__ = ["run"]
 
@@ -86,7 +88,10 @@ def run(
         is_json=is_json,
     )
 
+    # A ledger's URL may hold a password.
+    again = Own(shlex.join(["annolab-async", *map(shown_spec, sys.argv[1:])]))
+
     async def go() -> int:
-        return await go_on(plan, way, again=shlex.join(["annolab-async", *sys.argv[1:]]))
+        return await go_on(plan, way, again=again)
 
     return anyio.run(go)

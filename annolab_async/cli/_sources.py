@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Column", "Format", "SourceFormat", "Sources", "read_sources"]
 
 _LARGEST_ID: Final = 2**63 - 1
+_LARGEST_FIELD: Final = 2**31 - 1
 _SHOWN: Final = 5
+_HINT: Final = "Nothing was sent. A source id is a whole number from 1 up."
 _WHAT: Final = "What to run"
 _STDIN: Final = "standard input"
 # Column and field names that are taken for the source's, as they are without case, spaces, hyphens and underscores.
@@ -92,17 +94,21 @@ def read_sources(
         )
     found: list[int] = []
     faults: list[str] = []
+    hint = _HINT
     for each in given:
         if (source_id := _source_id(each)) is not None:
             found.append(source_id)
-        else:
-            found += _ids_in(each, column, kind, faults)
+            continue
+        before = len(faults)
+        found += _ids_in(each, column, kind, faults)
+        if len(faults) > before and kind is None and Path(each).suffix.lower() not in _FORMATS:
+            hint = f"{_HINT} If {_STDIN if each == '-' else each} holds a table or JSON lines: --format says so."
     if faults:
         more = len(faults) - _SHOWN
         raise Problem(
             *faults[:_SHOWN],
             *([f"{more} more like these."] if more > 0 else []),
-            hint="Nothing was sent. A source id is a whole number from 1 up.",
+            hint=hint,
         )
     if not found:
         raise Problem("There are no source ids in what was given.")
@@ -175,6 +181,8 @@ def _from_text(text: str, column: str | None) -> Iterator[tuple[int, object]]:
 def _from_csv(text: str, column: str | None) -> Iterator[tuple[int, object]]:
     head = text.partition("\n")[0]
     delimiter = max(",;\t|", key=head.count)
+    # Beside the ids there may be whole documents.
+    csv.field_size_limit(_LARGEST_FIELD)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     place: int | None = None
     try:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets a run stop in good order, the second at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first lets a run stop in good order, the second at once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,21 @@ if TYPE_CHECKING:
 
     from annolab_async import FanOut
 
-__all__ = ["ONE_PRESS_SECONDS", "Stopping"]
+__all__ = ["ONE_PRESS_SECONDS", "Stopping", "stop_signals"]
 
 # Who starts programs for others may pass a signal on that the terminal has sent to all of them: that is one, not two.
 ONE_PRESS_SECONDS: Final = 0.1
 _FIRST: Final = "Stopping: nothing more is sent, and what is open has {:g} s to be answered. Ctrl-C stops at once."
 _SECOND: Final = "Stopping at once: what was sent and not answered will be unknown."
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop a command: Ctrl-C, SIGTERM, and SIGHUP, which comes when the terminal is closed."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    # Whoever has it ignored, as nohup does, wants to outlive the terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
 
 
 class Stopping:
@@ -52,7 +61,7 @@ class Stopping:
         """
         # After the second there is nothing left to wait for but the ledger, which takes seconds at most.
         last = -math.inf
-        with open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with open_signal_receiver(*stop_signals()) as signals:
             async with create_task_group() as tasks:
                 async for _ in signals:
                     if (now := current_time()) - last < ONE_PRESS_SECONDS:

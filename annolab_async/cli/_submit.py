@@ -25,7 +25,7 @@ from annolab_async.cli._options import (
 )
 from annolab_async.cli._problems import ExitStatus, Problem
 from annolab_async.cli._sources import Column, Format, Sources, read_sources
-from annolab_async.cli._terminal import print_json, print_line, tell
+from annolab_async.cli._terminal import print_json, print_line, tell, tell_command
 from annolab_async.cli._watch import Timeout
 from annolab_async.errors import InvalidResponse, SubmissionUnknown
 
@@ -90,7 +90,8 @@ async def _submit(
     if wait:
         return followed.print_end()
     if not is_json:
-        tell("To watch it:", f"  {followed.command()}")
+        tell("To watch it:")
+        tell_command(followed.command())
     return ExitStatus.FINISHED
 
 
@@ -139,11 +140,16 @@ async def _send(
         job = InferenceJob(job_id, status="", source_ids=request.source_ids)
     finally:
         interrupts.wait_for = None
-    if is_json:
-        print_json({"event": "job", **job_json(job)})
-    else:
-        state = f" {state_word(job)}" if job.status else ""
-        print_line(f"job {job.inference_job_id}{state}, {sources_of(job.source_ids)}")
+    state = f" {state_word(job)}" if job.status else ""
+    line = f"job {job.inference_job_id}{state}, {sources_of(job.source_ids)}"
+    try:
+        if is_json:
+            print_json({"event": "job", **job_json(job)})
+        else:
+            print_line(line)
+    except OSError:
+        tell(line)  # or nobody would ever know of it
+        raise
     return job.inference_job_id
 
 

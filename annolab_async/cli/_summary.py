@@ -9,7 +9,14 @@ from attrs import frozen
 from annolab_async import BatchState
 from annolab_async.cli._ledgers import shown_spec
 from annolab_async.cli._problems import ExitStatus
-from annolab_async.cli._terminal import print_json, print_line, print_table, tell
+from annolab_async.cli._terminal import (
+    Own,
+    print_json,
+    print_line,
+    print_table,
+    tell,
+    tell_command,
+)
 from annolab_async.cli._words import FAILED, OPEN, batch_line, counts, duration, plural
 
 if TYPE_CHECKING:
@@ -59,7 +66,8 @@ def print_end(end: End, way: Way, *, requests: int, status: ExitStatus, again: s
     else:
         _print_for_people(end, way, requests=requests)
     for command, why in steps:
-        tell(f"{why}:", f"  {command}")
+        tell(f"{why}:")
+        tell_command(command)
 
 
 def _next_steps(end: End, way: Way, again: str) -> list[tuple[str, str]]:
@@ -103,8 +111,10 @@ def _print_for_people(end: End, way: Way, *, requests: int) -> None:
             f"{plural(repeated, 'source id')} occurred again and {'was' if repeated == 1 else 'were'} left out."
         )
     print_line(
-        f"Run {way.run!r} in {shown_spec(way.ledger)}: {plural(sum(summary.sources.values()), 'source')}, "
-        f"{plural(requests, 'request')} in {duration(summary.elapsed)}."
+        Own(
+            f"Run {way.run!r} in {shown_spec(way.ledger)}: {plural(sum(summary.sources.values()), 'source')}, "
+            f"{plural(requests, 'request')} in {duration(summary.elapsed)}."
+        )
     )
 
 

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def open_ledger(spec: Ledger | str | os.PathLike[str] | None) -> Ledger:
+def open_ledger(spec: Ledger | str | os.PathLike[str] | None, *, read_only: bool = False) -> Ledger:
     """Return a ledger, which opens when its ``async with`` block is entered.
 
     What an SQL ledger needs is imported here, which takes a quarter of a second the first time: where an event loop
@@ -34,6 +34,8 @@ def open_ledger(spec: Ledger | str | os.PathLike[str] | None) -> Ledger:
     Args:
         spec: None for one in memory; a path or ``sqlite:///run.db`` for a SQLite file; ``postgresql://…`` for a
             PostgreSQL database; or a ledger, which is returned as it is.
+        read_only: whether a path or URL is to be read only, which takes no right to write there. Who writes to it
+            meanwhile is not disturbed. Only tables of an older version are brought to today's, if that is possible.
 
     Raises:
         LedgerError: it is no such thing, or what it needs is not installed.
@@ -59,4 +61,5 @@ def open_ledger(spec: Ledger | str | os.PathLike[str] | None) -> Ledger:
             hint="Install it: pip install 'annolab-async[ledger]'.",
         ) from error
     is_url = isinstance(spec, str) and "://" in text
-    return SqlLedger(text) if is_url else SqlLedger.at(text)
+    make = SqlLedger if is_url else SqlLedger.at
+    return make(text, read_only=read_only)

@@ -16,7 +16,7 @@ from annolab_async._batch_records import BatchState
 from annolab_async.errors import LedgerError
 from annolab_async.ledger._dialects import Fault
 from annolab_async.ledger._operations import Change, Claim, change_all, claim_all
-from annolab_async.ledger._schema import migrate
+from annolab_async.ledger._schema import is_current, migrate
 from annolab_async.ledger._session import Session
 
 if TYPE_CHECKING:
@@ -44,10 +44,19 @@ class Database:
         dialect: which kind of database, and where.
         open_seconds: for how long to try when it cannot be reached at the beginning.
         reconnect_seconds: for how long to try when the connection is lost later.
+        read_only: whether nothing is to be written but what brings older tables to today's version.
     """
 
-    def __init__(self, dialect: Dialect, *, open_seconds: float, reconnect_seconds: float) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        open_seconds: float,
+        reconnect_seconds: float,
+        read_only: bool = False,
+    ) -> None:
         self._dialect = dialect
+        self._read_only = read_only
         self._patience = open_seconds
         self._reconnect_seconds = reconnect_seconds
         self._engine: Engine | None = None
@@ -61,9 +70,38 @@ class Database:
         Raises:
             LedgerError: that is not possible.
         """
-        self._engine = self._dialect.make_engine()
-        self._persist(self._migrate)
+        if not self._read_only:
+            self._bring_up_to_date()
+        elif not self._is_up_to_date():
+            try:
+                self._bring_up_to_date()
+            except LedgerError as error:
+                raise LedgerError(
+                    where=error.where,
+                    what=f"it was written by an older annolab-async, and cannot be brought up to date: {error.what}",
+                    hint=error.hint,
+                ) from None
+            self._is_up_to_date()  # and from now on it is only read
         self._patience = self._reconnect_seconds
+
+    def _bring_up_to_date(self) -> None:
+        self._begin_anew(read_only=False)
+        self._persist(self._migrate)
+
+    def _is_up_to_date(self) -> bool:
+        self._begin_anew(read_only=True)
+        return self._persist(self._look)
+
+    def _begin_anew(self, *, read_only: bool) -> None:
+        self.close()
+        self._engine = self._dialect.make_engine(read_only=read_only)
+
+    def _look(self, is_repeat: bool) -> bool:  # noqa: ARG002, FBT001  # as _persist calls it
+        connection = self._connected()
+        self._dialect.begin(connection, is_write=False)
+        is_up_to_date = is_current(connection, self._dialect.where)
+        self._commit(connection)
+        return is_up_to_date
 
     def _migrate(self, is_repeat: bool) -> None:  # noqa: ARG002, FBT001  # twice is as good as once
         connection = self._connected()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import frozen
@@ -46,8 +49,12 @@ class Dialect(Protocol):
     errors: tuple[type[Exception], ...]
     """What the driver raises."""
 
-    def make_engine(self) -> Engine:
-        """Return an engine for the database, which is not connected yet."""
+    def make_engine(self, *, read_only: bool = False) -> Engine:
+        """Return an engine for the database, which is not connected yet.
+
+        Args:
+            read_only: whether its connections are to refuse to write.
+        """
         ...
 
     def prepare(self, connection: Connection) -> None:
@@ -93,9 +100,11 @@ class SQLite:
         self._clock = clock
         self._busy_seconds = busy_seconds
         self._begin = "BEGIN"
+        self._read_only = False
 
-    def make_engine(self) -> Engine:
+    def make_engine(self, *, read_only: bool = False) -> Engine:
         """Return an engine that leaves transactions to :meth:`begin`."""
+        self._read_only = read_only
         if not self._url.database or self._url.database == ":memory:":
             raise LedgerError(
                 where="sqlite://",
@@ -104,9 +113,11 @@ class SQLite:
             )
         # Without an isolation level the driver begins no transactions of its own.
         arguments = {"timeout": self._busy_seconds, "isolation_level": None}
-        engine = create_engine(
-            self._url, poolclass=NullPool, connect_args=arguments, hide_parameters=True
-        )
+        options: dict[str, Any] = {"connect_args": arguments}
+        if read_only and _is_at_rest_and_not_ours(path := Path(self._url.database)):
+            uri = f"{path.absolute().as_uri()}?immutable=1"
+            options = {"creator": partial(sqlite3.connect, uri, uri=True, **arguments)}
+        engine = create_engine(self._url, poolclass=NullPool, hide_parameters=True, **options)
         event.listen(engine, "begin", self._on_begin)
         return engine
 
@@ -116,6 +127,14 @@ class SQLite:
     def prepare(self, connection: Connection) -> None:
         """Make commits durable, and check that they are; check the file."""
         driver: Any = connection.connection.driver_connection
+        if self._read_only:
+            driver.execute("PRAGMA query_only = ON")
+        else:
+            self._make_durable(driver)
+        if (verdict := driver.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise LedgerError(where=self.where, what=f"it is damaged ({verdict})", hint=_RESTORE)
+
+    def _make_durable(self, driver: sqlite3.Connection) -> None:
         # Before anything else, for it is what tells a text file from a database.
         mode = driver.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
@@ -131,8 +150,6 @@ class SQLite:
                 what=f"SQLite does not sync its commits to disk (synchronous is {level})",
                 hint="Use another build of SQLite.",
             )
-        if (verdict := driver.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise LedgerError(where=self.where, what=f"it is damaged ({verdict})", hint=_RESTORE)
 
     def begin(self, connection: Connection, *, is_write: bool) -> int:
         """Begin; a writer at once as one, since one that becomes it later cannot wait for others."""
@@ -159,6 +176,21 @@ class SQLite:
                     is_certain=beginning != "SQLITE_IOERR",
                 )
         return Fault(f"{error} ({name})" if name else str(error), _RESTORE)
+
+
+def _is_at_rest_and_not_ours(path: Path) -> bool:
+    """Return whether this user may not write a file, and nobody else is at it, so that it can be read as it is.
+
+    Else SQLite would want to make files beside it to read it, which is refused, or in the way of its owner.
+    """
+    return (
+        path.is_file()
+        and not Path(f"{path}-wal").exists()
+        and not all(
+            os.access(each, os.W_OK, effective_ids=hasattr(os, "geteuid"))
+            for each in (path, path.absolute().parent)
+        )
+    )
 
 
 _SQLITE_FAULTS: Final = {
@@ -209,7 +241,7 @@ class PostgreSQL:
         # at the server: once it is its turn, what became of that one is settled.
         self._turn = secrets.randbits(63)
 
-    def make_engine(self) -> Engine:
+    def make_engine(self, *, read_only: bool = False) -> Engine:
         """Return an engine whose connections notice when the server is gone."""
         arguments = {
             name: value for name, value in _PATIENCE.items() if name not in self._url.query
@@ -220,6 +252,8 @@ class PostgreSQL:
             connect_args=arguments,
             hide_parameters=True,
             isolation_level="READ COMMITTED",
+            # Not False, which would overrule a server that refuses to be written.
+            execution_options={"postgresql_readonly": True} if read_only else {},
         )
 
     def prepare(self, connection: Connection) -> None:

@@ -16,7 +16,16 @@ from annolab_async.errors import LedgerError
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["METADATA", "VERSION", "batches", "leases", "migrate", "runs", "transitions"]
+__all__ = [
+    "METADATA",
+    "VERSION",
+    "batches",
+    "is_current",
+    "leases",
+    "migrate",
+    "runs",
+    "transitions",
+]
 
 METADATA: Final = MetaData()
 
@@ -177,13 +186,6 @@ def migrate(connection: Connection, where: str) -> None:
         LedgerError: the tables are of a newer version, or of no version.
     """
     version = _version(connection, where)
-    if version > len(_MIGRATIONS):
-        raise LedgerError(
-            where=where,
-            what=f"it was written by a newer annolab-async (schema version {version}, "
-            f"and this one knows {len(_MIGRATIONS)})",
-            hint="Upgrade annolab-async here.",
-        )
     if version == 0:
         connection.execute(
             text("CREATE TABLE annolab_schema (schema_version BIGINT NOT NULL PRIMARY KEY)")
@@ -194,6 +196,26 @@ def migrate(connection: Connection, where: str) -> None:
             connection.execute(text(statement))
     # Also when nothing has changed: whether it can be written must show now, not once batches are sent.
     connection.execute(schema.update().values(schema_version=len(_MIGRATIONS)))
+
+
+def is_current(connection: Connection, where: str) -> bool:
+    """Return whether the tables are of today's version, and not of an older one. Nothing is changed.
+
+    Args:
+        connection: in a transaction.
+        where: the ledger's name in errors.
+
+    Raises:
+        LedgerError: there are none, or they are of a newer version, or of no version.
+    """
+    version = _version(connection, where)
+    if version == 0:
+        raise LedgerError(
+            where=where,
+            what="it holds no ledger",
+            hint="Check the path or URL; nothing in it was changed.",
+        )
+    return version == len(_MIGRATIONS)
 
 
 def _version(connection: Connection, where: str) -> int:
@@ -213,4 +235,12 @@ def _version(connection: Connection, where: str) -> int:
             what=f"it has {len(versions)} notes of a schema version",
             hint="Restore it from a copy, or use another database.",
         )
-    return int(versions[0])
+    version = int(versions[0])
+    if version > len(_MIGRATIONS):
+        raise LedgerError(
+            where=where,
+            what=f"it was written by a newer annolab-async (schema version {version}, "
+            f"and this one knows {len(_MIGRATIONS)})",
+            hint="Upgrade annolab-async here.",
+        )
+    return version

@@ -56,6 +56,7 @@ class SqlLedger:
         reconnect_seconds: how long to try to reach it again when a connection was lost; until then every call waits.
         close_seconds: how long to wait at the end for what is still being written.
         clock: for SQLite, the time in seconds since 1970; for PostgreSQL, its own counts.
+        read_only: whether it is to be read, and not written.
 
     Raises:
         LedgerError: the URL is none, or of a database that is not supported.
@@ -70,20 +71,22 @@ class SqlLedger:
         reconnect_seconds: float = 60.0,
         close_seconds: float = 30.0,
         clock: Callable[[], float] = time.time,
+        read_only: bool = False,
     ) -> None:
         self._dialect = _dialect(url, clock, busy_seconds)
         self._open_seconds = open_seconds
         self._reconnect_seconds = reconnect_seconds
         self._close_seconds = close_seconds
+        self._read_only = read_only
         self._writer: Writer | None = None
         self._entered = 0
         self._turn = Lock()
 
     @classmethod
-    def at(cls, path: str) -> Self:
+    def at(cls, path: str, *, read_only: bool = False) -> Self:
         """Return a ledger in a SQLite file."""
         # Not pasted into a URL: "?" and "%" are good characters of a path.
-        return cls(URL.create("sqlite", database=path))
+        return cls(URL.create("sqlite", database=path), read_only=read_only)
 
     def __repr__(self) -> str:
         return f"<SqlLedger {self.where}>"
@@ -111,6 +114,7 @@ class SqlLedger:
                     self._dialect,
                     open_seconds=self._open_seconds,
                     reconnect_seconds=self._reconnect_seconds,
+                    read_only=self._read_only,
                 )
                 writer = Writer(database, self.where)
                 await writer.open()
@@ -145,7 +149,7 @@ class SqlLedger:
             fingerprint=fingerprint,
             details=details,
         )
-        run_id, info = await self.writer.do(begin)
+        run_id, info = await self.writer.do(begin, is_write=not self._read_only)
         return SqlRun(self, run_id, info)
 
     async def runs(self) -> Sequence[RunInfo]:
@@ -161,6 +165,13 @@ def _dialect(url: str | URL, clock: Callable[[], float], busy_seconds: float) ->
         parsed = None
     if parsed is not None and parsed.drivername in _SQLITE:
         return SQLite(parsed, clock, busy_seconds=busy_seconds)
+    if parsed is not None and "@" in (parsed.host or ""):
+        # What stands before it is the end of the password.
+        raise LedgerError(
+            where=f"{parsed.drivername}://…",
+            what="the user or the password in its URL holds an @",
+            hint="Write it as %40 there.",
+        )
     if parsed is not None and parsed.drivername in _POSTGRES:
         _need_psycopg()
         return PostgreSQL(parsed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from annolab_async._batch_records import BatchState
 from annolab_async._records import JobState
+from annolab_async._secret import LINKS
 from annolab_async.report._data import (
     Activity,
     BatchReport,
@@ -71,7 +72,7 @@ def batch_report(
         source_ids=record.source_ids if record.state in _TROUBLED else (),
         inference_job_id=record.inference_job_id,
         attempts=record.attempts,
-        error=None if record.error is None else fit_to_show(record.error),
+        error=None if record.error is None else fit_to_show(LINKS.hide(record.error)),
         spans=tuple(_spans(changes, end.timestamp())),
         ends=tuple(
             (change.at.timestamp(), change.state is BatchState.FINISHED)

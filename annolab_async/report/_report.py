@@ -143,7 +143,7 @@ async def read_report(
 
 def _open_existing(spec: str | os.PathLike[str]) -> Ledger:
     # To open a file that is not there would make an empty one.
-    ledger = open_ledger(spec)
+    ledger = open_ledger(spec, read_only=True)
     scheme, is_url, rest = os.fspath(spec).partition("://")
     path = rest.removeprefix("/").partition("?")[0] if is_url else scheme
     if (not is_url or scheme.startswith("sqlite")) and not Path(path).exists():

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from annolab_async import __version__
-from annolab_async.cli import _app
+from annolab_async.cli import _app, _run, main
 from annolab_async.cli._options import command_line
 from tests.cli import terminal
 from tests.cli.conftest import PLAN, Place
@@ -125,12 +128,15 @@ def test_commands_and_options_are_completed() -> None:
 
 
 @pytest.mark.sockets
-def test_an_output_that_nobody_reads_ends_a_command_in_silence(place: Place) -> None:
+@pytest.mark.parametrize("command", [["runs"], ["report", "run.db"]])
+def test_an_output_that_nobody_reads_ends_a_command_in_silence(
+    command: list[str], place: Place
+) -> None:
     place.call("run", "1", *PLAN)
     reads, writes = os.pipe()
     os.close(reads)
     done = subprocess.run(  # noqa: S603
-        [*terminal.PROGRAM, "runs"],
+        [*terminal.PROGRAM, *command],
         stdout=writes,
         stderr=subprocess.PIPE,
         env=terminal.settings(),
@@ -140,6 +146,54 @@ def test_an_output_that_nobody_reads_ends_a_command_in_silence(place: Place) -> 
     os.close(writes)
     assert done.returncode == 141
     assert not done.stderr
+
+
+def with_streams(place: Place, streams: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard streams are as a shell is told to make them."""
+    return subprocess.run(  # noqa: S603
+        ["/bin/sh", "-c", f'exec "$@" {streams}', "sh", *terminal.PROGRAM, *arguments],
+        env=terminal.settings(**place.env),
+        cwd=place.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.sockets
+def test_an_output_that_cannot_be_written_is_told_in_a_line(place: Place) -> None:
+    told = "error: The output cannot be written: No space left on device.\n"
+    done = with_streams(place, ">/dev/full", "run", "1", *PLAN, "--json")
+    assert (done.returncode, done.stderr) == (1, told)
+    done = with_streams(place, ">/dev/full", "--help")
+    assert (done.returncode, done.stderr) == (1, told)
+    # A job that nobody knows of would be paid for again.
+    done = with_streams(place, ">/dev/full", "submit", "7", *PLAN, "--json")
+    assert done.returncode == 1
+    assert done.stderr == f"job {max(place.emulator.jobs)} queued, source 7\n{told}"
+
+
+@pytest.mark.sockets
+def test_it_may_be_started_without_streams(place: Place) -> None:
+    assert with_streams(place, ">&- 2>&- <&-", "run", "1", *PLAN).returncode == 0
+    done = with_streams(place, ">&-", "runs")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = with_streams(place, "<&-", "run", "-", *PLAN)
+    assert done.returncode == 2
+    assert "There are no source ids in what was given." in done.stderr
+
+
+def test_ctrl_c_before_a_command_has_begun_ends_it_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_app, "run_app", interrupt)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.sockets
@@ -167,6 +221,14 @@ def test_a_ledger_without_runs_and_one_of_something_else_are_told(place: Place) 
     done = place.call("resume")
     assert "has no run 'default'.\nhint: It has none at all." in done.stderr
     (place.folder / "text.db").write_text("no database at all, but text of some length" * 20)
+    with closing(sqlite3.connect(place.folder / "theirs.db")) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    before = (place.folder / "theirs.db").read_bytes()
+    for command in (["runs"], ["report"], ["resolve", "--ledger"], ["resume", "--ledger"]):
+        done = place.call(*command, "theirs.db")
+        assert done.returncode == 2
+        assert "error: The ledger theirs.db cannot be used: it holds no ledger.\n" in done.stderr
+    assert (place.folder / "theirs.db").read_bytes() == before
     done = place.call("runs", "text.db")
     assert done.returncode == 2
     assert "error: The ledger text.db cannot be used" in done.stderr
@@ -207,3 +269,28 @@ def test_a_plan_of_somebody_else_is_not_resumed(place: Place, details: str) -> N
 def test_a_password_in_a_ledgers_url_is_not_shown() -> None:
     shown = command_line("resume", ledger="postgresql://me:s3cret@host/db", run="x")
     assert shown == "annolab-async resume --ledger 'postgresql://me:***@host/db' --run x"
+    url = "postgresql://host/db?user=me&sslmode=require&password=s3cret&sslpassword=s3cret"
+    assert "s3cret" not in command_line("resume", ledger=url, run="default")
+    assert "sslmode=require" in command_line("resume", ledger=url, run="default")
+
+
+def test_nor_is_it_in_the_command_that_starts_a_run_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def go_on(*_: object, again: str, **__: object) -> int:
+        told.append(again)
+        return 0
+
+    monkeypatch.setattr(_run, "go_on", go_on)
+    url = "postgresql://me:s3cret@host/db?sslmode=require"
+    assert place.call("run", "1", "--ledger", url, f"--run={url}", *PLAN).returncode == 0
+    assert "s3cret" not in told[0]
+    assert shlex.split(told[0])[:5] == [
+        "annolab-async",
+        "run",
+        "1",
+        "--ledger",
+        "postgresql://me:***@host/db?sslmode=require",
+    ]

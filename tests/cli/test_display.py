@@ -17,7 +17,7 @@ from annolab_async.cli import _app, _go_on, _terminal
 from annolab_async.cli._display import Display, Traffic
 from annolab_async.cli._go_on import OnError, Way
 from annolab_async.cli._problems import ExitStatus
-from annolab_async.cli._stopping import ONE_PRESS_SECONDS, Stopping
+from annolab_async.cli._stopping import ONE_PRESS_SECONDS, Stopping, stop_signals
 from annolab_async.cli._summary import End, print_end
 from annolab_async.cli._words import (
     batch_line,
@@ -186,6 +186,17 @@ async def test_the_display_is_redrawn_with_the_latest_trouble(
     assert "[bold]\\x1b[2J" in shown
     assert "\x1b[2J" not in shown
     assert "trying again: not sent" in shown
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_a_terminal_that_is_closed_stops_what_is_not_to_outlive_it(
+    handler: signal.Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handler_of(_: int) -> signal.Handlers:
+        return handler
+
+    monkeypatch.setattr(signal, "getsignal", handler_of)
+    assert (signal.SIGHUP in stop_signals()) is (handler is signal.SIG_DFL)
 
 
 @pytest.mark.anyio

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.sockets
-@pytest.mark.timeout(400)  # for thirty commands, one after the other
+@pytest.mark.timeout(400)  # seconds: it starts two dozen processes, and a tour is one of them
 def test_the_page_shows_what_the_commands_print(tmp_path: Path) -> None:
     text = PAGE.read_text()
     assert masked(written_anew(text, tmp_path)) == masked(text), "python -m tests.cli.page"

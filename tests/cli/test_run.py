@@ -111,6 +111,8 @@ def test_unknown_batches_are_1_and_are_resolved(make_place: MakePlace) -> None:
         assert listed.returncode == 0
         assert "its answer is lost" in listed.stdout
         assert "'Gold Set'" in listed.stderr
+        elsewhere = place.call("resolve", "--base-url", "http://127.0.0.1:1").stderr
+        assert elsewhere.count(" --base-url http://127.0.0.1:1 ") == 2
         in_json = place.call("resolve", "--json")
         assert [json.loads(line)["number"] for line in in_json.stdout.splitlines()] == [1, 2]
 
@@ -192,7 +194,12 @@ def test_ctrl_c_twice_stops_at_once_and_leaves_what_is_open_unknown(
         assert states_in(place) == ["unknown"] * 4
 
 
-def test_sigterm_drains(make_place: MakePlace) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_a_terminal_that_is_closed_drain(
+    number: signal.Signals, make_place: MakePlace
+) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("these tests are to outlive their terminal, and so does what they start")
     with make_place(**SLOW) as place:
         arguments = ["run", *map(str, range(1, 41)), *PLAN, "--batch-size", "2", "--json"]
         with subprocess.Popen(  # noqa: S603
@@ -207,7 +214,7 @@ def test_sigterm_drains(make_place: MakePlace) -> None:
             for line in process.stdout:
                 if '"finished"' in line:
                     break
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             out, err = process.communicate(timeout=30)
         assert process.returncode == 130
         assert "Stopping" in err

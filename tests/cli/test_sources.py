@@ -98,6 +98,19 @@ def test_what_is_no_id_is_named_by_file_and_line(
     assert told in str(caught.value)
 
 
+def test_a_table_without_a_known_suffix_is_told_how_to_be_read(tmp_path: Path) -> None:
+    table = write(tmp_path / "table", "id,name\n17,deed\n")
+    with pytest.raises(Problem) as caught:
+        read_sources([table])
+    assert caught.value.hint.endswith(f"If {table} holds a table or JSON lines: --format says so.")
+    assert read_sources([table], kind=SourceFormat.CSV) == [17]
+
+
+def test_beside_ids_a_table_may_hold_whole_documents(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", f"id,text\n17,{'x' * 200_000}\n18,y\n")
+    assert read_sources([path]) == [17, 18]
+
+
 def test_of_many_faults_the_first_are_named_and_the_rest_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "\n".join("abcdefgh"))
     with pytest.raises(Problem) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from annolab_async.cli import _command, _terminal
 from annolab_async.cli._command import command
 from annolab_async.cli._options import identifier
 from annolab_async.cli._problems import ExitStatus, Problem
-from annolab_async.cli._terminal import print_json, print_table, safe, tell
+from annolab_async.cli._terminal import Own, print_json, print_table, safe, tell, tell_command
 from annolab_async.errors import ConfigurationError
 from tests.cli import terminal
 from tests.cli.conftest import PLAN, MakePlace, Place
@@ -70,6 +71,35 @@ def test_the_key_and_signed_links_are_hidden(
     assert "[API key] https://x/y?[hidden]" in err
 
 
+def test_json_is_json_whatever_is_hidden_in_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANNOLAB_API_KEY", 'a"b\\c')
+    print_json({
+        "error": 'no model "Which?" at "https://x/y?signature=s3cret", a"b\\c',
+        "plans": [{'"?"': ("?a",)}],
+    })
+    assert json.loads(capsys.readouterr().out) == {
+        "error": 'no model "Which?" at "https://x/y?[hidden]", [API key]',
+        "plans": [{'"?"': ["?[hidden]"]}],
+    }
+
+
+def test_commands_are_told_as_they_can_be_copied(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANNOLAB_API_KEY", KEY)
+    words = [*map(str, range(1000)), "--ledger", "postgresql://host/db?sslmode=require"]
+    tell_command(shlex.join(words))
+    print_json({"next": [Own(shlex.join(words))]})
+    tell_command(f"x?y {KEY.lower()}")
+    out, err = capsys.readouterr()
+    told, hidden = err.splitlines()
+    assert shlex.split(told) == words
+    assert shlex.split(json.loads(out)["next"][0]) == words
+    assert hidden == "  x?[hidden] [API key]"
+
+
 def test_tables_and_json_are_inert_too(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(["name"], [[HOSTILE]])
     print_json({"name": HOSTILE})
@@ -89,7 +119,17 @@ def test_a_table_is_folded_on_a_terminal_and_nowhere_else(
     monkeypatch.setattr(_terminal.OUT, "_force_terminal", True)
     monkeypatch.setenv("COLUMNS", "60")
     print_table(["name"], [["x" * 500]])
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 500
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def test_on_a_terminal_that_is_too_narrow_no_column_of_a_table_is_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_terminal.OUT, "_force_terminal", True)
+    monkeypatch.setenv("COLUMNS", "40")
+    row = ("default", "2026-11-24 06:22:36Z", "2,000", "17 finished, 1 errored")
+    print_table(("run", "begun", "sources", "states"), [row], right=("sources",), whole=("begun",))
+    assert capsys.readouterr().out.splitlines()[1].split("  ")[:2] == [*row[:2]]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +164,8 @@ def raising(error: BaseException) -> Any:
         (ImportError("no", name="uvicorn"), 2, "pip install 'annolab-async[cli,emulator,ledger]'"),
         (ImportError("no", name="elsewhere"), 1, "a fault of annolab-async itself: ImportError"),
         (ZeroDivisionError("\x1b[2J"), 1, r"ZeroDivisionError: \x1b[2J"),
+        (ExceptionGroup("", [ZeroDivisionError("in")]), 1, "itself: ZeroDivisionError: in\n"),
+        (ExceptionGroup("two", [ValueError(), ValueError()]), 1, "itself: ExceptionGroup: two"),
     ],
 )
 def test_errors_are_a_line_and_the_mend(

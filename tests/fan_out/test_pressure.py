@@ -159,6 +159,7 @@ async def test_polls_of_many_jobs_are_few_at_a_time() -> None:
         ("run", "", "run is '', not a name"),
         ("run", None, "run is None, not a name"),
         ("run", 7, "run is 7, not a name"),
+        ("run", "a\udcff", "run is 'a.udcff', not a name"),
         ("job_timeout", 0, "job_timeout is 0, not a positive number of seconds"),
         ("job_timeout", float("nan"), "job_timeout is nan"),
         ("job_timeout", float("inf"), "job_timeout is inf"),

@@ -349,6 +349,7 @@ async def test_an_older_schema_is_brought_up_to_date(
         (f"mysql://me:{SECRET}@host/db", "The ledger mysql://…"),
         (f"://{SECRET}", "neither a SQLite nor a PostgreSQL URL"),
         (f"postgresql://me:{SECRET}@host:port/db", "neither a SQLite nor a PostgreSQL URL"),
+        (f"postgresql://me:my@{SECRET}@host/db", "holds an @. Write it as %40 there."),
     ],
 )
 def test_what_is_no_ledger(spec: Any, text: str) -> None:

@@ -206,6 +206,9 @@ def test_a_plan_may_be_described_by_anything(details: str) -> None:
 
 def test_texts_of_others_become_printable_and_short() -> None:
     assert fit_to_show("a\x1b[31mb\u202ec\nd\te\x00é") == "a�[31mb�c d e�é"
+    link = History(1, [7]).to(BatchState.SENDING, 1)
+    link.to(BatchState.ERRORED, 2, error="see https://x/y?signature=s3cret")
+    assert link.report().error == "see https://x/y?[hidden]"
     assert fit_to_show("x" * 500) == "x" * 500
     assert fit_to_show("x" * 501) == "x" * 500 + "…"
 
