@@ -63,7 +63,7 @@ def written_anew(text: str, folder: Path) -> str:
                     check=False,
                 )
                 status = done.returncode
-                shown += command + done.stdout.decode()
+                shown += command + re.sub(r" +$", "", done.stdout.decode(), flags=re.MULTILINE)
             return f"```console\n{shown}```"
 
         return _BLOCK.sub(rerun, text)
