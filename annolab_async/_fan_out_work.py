@@ -337,8 +337,11 @@ class RunWork:
             await self._until_idle()
         self._sender.cut_off()
         with move_on_after(_WRITING_SECONDS, shield=True):
-            await self._until_idle()
-            self._scope.cancel()
+            try:
+                await self._until_idle()
+            finally:
+                # Also if the ledger takes too long: nothing else would end them.
+                self._scope.cancel()
             try:
                 await self.scribe.release()
             except AnnoLabError as error:
