@@ -11,7 +11,7 @@ from anyio import CancelScope, create_task_group, current_time, move_on_after, s
 
 from annolab_async._batch_plan import Cutter
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchState
-from annolab_async._fan_out_state import Books, RecordMailbox
+from annolab_async._fan_out_state import TROUBLED, Books, RecordMailbox
 from annolab_async._owners import is_gone
 from annolab_async._records import Outcome
 from annolab_async._run_log import RunLog
@@ -38,12 +38,6 @@ _OUTCOMES: Final = {
     Outcome.TIMED_OUT: BatchState.TIMED_OUT,
     Outcome.LOST: BatchState.LOST,
 }
-_IN_TROUBLE: Final = (
-    BatchState.ERRORED,
-    BatchState.TIMED_OUT,
-    BatchState.LOST,
-    BatchState.UNKNOWN,
-)
 # How often the ledger is asked how far the plan is written down, in seconds.
 _PLANNING_GLANCE: Final = 1.0
 _SIGNS_OF_LIFE: Final = 3
@@ -158,7 +152,7 @@ class RunWork:
         owners = {record.owner or "" async for record in self.run.batches(states=held)}
         for record in await self.scribe.take_over(of=[name for name in owners if is_gone(name)]):
             self.watch(record)
-        async for record in self.run.batches(states=_IN_TROUBLE):
+        async for record in self.run.batches(states=TROUBLED):
             self.books.keep(record)
             if record.state is BatchState.ERRORED:
                 self._split_later(record)
