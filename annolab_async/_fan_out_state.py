@@ -37,7 +37,7 @@ class FanOutSummary:
         sources: how many sources are in batches of which state; each source counts once.
         is_planned: whether all sources have been cut into batches.
         repeated_source_ids: how many source ids of the plan were left out since they had occurred before.
-        elapsed: seconds since this process began to work on the run.
+        elapsed: seconds since this process began to work on the run, until it stopped.
         sources_per_second: how many sources came to an end lately.
         eta: seconds until the rest will have ended at that rate; None while that cannot be told.
     """

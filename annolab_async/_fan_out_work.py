@@ -122,6 +122,7 @@ class RunWork:
         self._of_job: dict[int, BatchRecord] = {}
         self._scope = CancelScope()
         self.is_planned = self._is_counted = self.is_stopped = False
+        self._stopped_at = 0.0
         self.failure: Exception | None = None
 
     @property
@@ -163,9 +164,9 @@ class RunWork:
 
     def summary(self) -> FanOutSummary:
         """Return where the run stands."""
-        return self.books.summary(
-            current_time(), is_planned=self.is_planned, repeated=self.repeated
-        )
+        # Once it has stopped, there need be no event loop any more, whose time it is.
+        now = self._stopped_at if self.is_stopped else current_time()
+        return self.books.summary(now, is_planned=self.is_planned, repeated=self.repeated)
 
     def _log_if_due(self) -> None:
         if self._log_lines.is_due(current_time()):
@@ -340,7 +341,7 @@ class RunWork:
                 await self.scribe.release()
             except AnnoLabError as error:
                 _log.warning("%s", error, extra={"run": self.scribe.run_name})
-        self.is_stopped = True
+        self.is_stopped, self._stopped_at = True, current_time()
         self._log_lines.line("ends", self.summary())
         self.scribe.tell_news()
 
