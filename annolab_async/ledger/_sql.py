@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import AsyncIterable
 from contextlib import aclosing
 from functools import partial
 from importlib import import_module
@@ -23,7 +24,6 @@ from annolab_async.ledger._writer import Writer
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
-        AsyncIterable,
         Callable,
         Collection,
         Iterable,
@@ -199,9 +199,12 @@ class SqlRun:
         """Write down all batches of the plan; see :meth:`LedgerRun.plan`."""
         count = after
         where = self._ledger.where
+        write = partial(
+            operations.plan_chunk, where=where, may_grow=isinstance(batches, AsyncIterable)
+        )
         async with aclosing(chunks(batches, first=after + 1)) as stream:
             async for first, chunk in stream:
-                await self._do(operations.plan_chunk, where=where, first=first, chunk=chunk)
+                await self._do(write, first=first, chunk=chunk)
                 count = first - 1 + len(chunk)
         self.info = await self._do(operations.end_plan, where=where, count=count)
         return self.info
