@@ -163,6 +163,27 @@ async def test_who_comes_back_late_with_an_answer_still_tells_the_job() -> None:
     assert service.sent == [(1, 2)]
 
 
+async def test_who_comes_back_when_its_batch_was_sent_again_says_which_job_nobody_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [1e9]
+    ledger = MemoryLedger(clock=lambda: now[0])
+    service, plan = Service(), a_plan(2)
+    answered = anyio.Event()
+    waiting = service.holds(answered)
+    async with in_process(service) as client, client.fan_out(plan, ledger=ledger) as late:
+        await waiting.wait()
+        now[0] += 61
+        service.before = None
+        async with client.fan_out(plan, ledger=ledger) as other:
+            await other.resolve(1, resend=True)
+            await to_end(other)
+        answered.set()
+        await to_end(late)
+    assert service.sent == [(1, 2), (1, 2)]
+    assert "Batch 1 was taken as job 2, but others have settled it meanwhile" in caplog.text
+
+
 async def test_a_batch_that_another_took_away_is_let_go_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
