@@ -9,6 +9,7 @@ from contextlib import aclosing
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import unquote
 
 from anyio import Lock
 from sqlalchemy import URL, make_url
@@ -160,6 +161,9 @@ def _dialect(url: str | URL, clock: Callable[[], float], busy_seconds: float) ->
         # Not chained, and not shown: what cannot be read may be a password.
         parsed = None
     if parsed is not None and parsed.drivername in _SQLITE:
+        if isinstance(url, str) and (path := url.partition(":///")[2].partition("?")[0]):
+            # SQLAlchemy does so since 2.1: by another version, it would be another file, and all be sent again.
+            parsed = parsed.set(database=unquote(path))
         return SQLite(parsed, clock, busy_seconds=busy_seconds)
     if parsed is not None and parsed.drivername in _POSTGRES:
         _need_psycopg()

@@ -16,7 +16,7 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from annolab_async import LedgerError, NotOpen
-from annolab_async.ledger import BatchState, _schema, open_ledger
+from annolab_async.ledger import BatchState, _schema, _sql, open_ledger
 from annolab_async.ledger._database import Database
 from annolab_async.ledger._dialects import SQLite
 from annolab_async.ledger._sql import SqlLedger
@@ -364,6 +364,22 @@ def test_what_is_no_ledger(spec: Any, text: str) -> None:
 async def test_a_path_may_have_any_name(tmp_path: Path, name: str) -> None:
     await use(open_ledger(str(tmp_path / name)))
     assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("decodes", [True, False])
+def test_a_url_names_the_same_file_with_every_sqlalchemy(
+    decodes: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = "50% of/a run?.db"
+    encoded = "50%25%20of/a%20run%3F.db"
+
+    def parse(_: str) -> sqlalchemy.URL:
+        return sqlalchemy.URL.create("sqlite", database=path if decodes else encoded)
+
+    monkeypatch.setattr(_sql, "make_url", parse)
+    for url in (f"sqlite:///{encoded}", f"sqlite:///{encoded}?timeout=5"):
+        assert SqlLedger(url).where == path
 
 
 async def test_a_ledger_that_is_not_open(path: Path) -> None:
