@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import unquote
 
 import anyio
 from anyio import to_thread
@@ -41,7 +42,9 @@ async def existing_ledger(spec: str) -> AsyncGenerator[Ledger]:
         Problem: there is none.
         LedgerError: it is none, or cannot be used.
     """
-    path = spec.removeprefix(_SQLITE).partition("?")[0] if spec.startswith(_SQLITE) else spec
+    path = spec
+    if spec.startswith(_SQLITE):
+        path = unquote(spec.removeprefix(_SQLITE).partition("?")[0])
     if "://" not in path and not await anyio.Path(path).exists():
         raise Problem(
             f"There is no ledger {spec}.",

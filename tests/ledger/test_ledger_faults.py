@@ -451,7 +451,7 @@ async def test_a_server_that_may_only_be_read(postgres_url: str) -> None:
 
 async def test_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     ledger = SqlLedger(
-        f"postgresql://me:{SECRET}@127.0.0.1:1/db?password={SECRET}", open_seconds=0.2
+        f"postgresql://me:{SECRET}@127.0.0.1:1/db?password={SECRET}", open_seconds=1.0
     )
     error = await fault_of(ledger)
     assert error.where == "postgresql://127.0.0.1:1/db"
