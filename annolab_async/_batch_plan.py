@@ -296,7 +296,10 @@ def _source_id(value: object) -> int | None:
     if type(value) is not int:
         if isinstance(value, bool) or not isinstance(value, SupportsIndex):
             return None
-        value = operator.index(value)
+        try:
+            value = operator.index(value)
+        except TypeError:  # as of an array, a row of a table
+            return None
     return value if 1 <= value <= _LARGEST_ID else None
 
 

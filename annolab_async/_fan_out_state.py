@@ -15,11 +15,13 @@ from annolab_async._mailbox import Mailbox
 if TYPE_CHECKING:
     from annolab_async.ledger import LedgerCounts
 
-__all__ = ["Books", "FanOutSummary", "RecordMailbox"]
+__all__ = ["TROUBLED", "Books", "FanOutSummary", "RecordMailbox"]
 
 _OPEN: Final = frozenset({BatchState.PLANNED, BatchState.SENDING, BatchState.SUBMITTED})
 _FAILED: Final = frozenset({BatchState.ERRORED, BatchState.TIMED_OUT, BatchState.LOST})
 _ENDED: Final = frozenset({BatchState.FINISHED, *_FAILED})
+TROUBLED: Final = frozenset({BatchState.UNKNOWN, *_FAILED})
+"""States of batches that ended badly, or of which it is not known."""
 # Over how many seconds the rate is averaged.
 _WINDOW: Final = 60.0
 # What ends within so many seconds is noted together, so that a fast run keeps no more than a slow one.
@@ -35,7 +37,7 @@ class FanOutSummary:
         sources: how many sources are in batches of which state; each source counts once.
         is_planned: whether all sources have been cut into batches.
         repeated_source_ids: how many source ids of the plan were left out since they had occurred before.
-        elapsed: seconds since this process began to work on the run.
+        elapsed: seconds since this process began to work on the run, until it stopped.
         sources_per_second: how many sources came to an end lately.
         eta: seconds until the rest will have ended at that rate; None while that cannot be told.
     """
@@ -102,10 +104,15 @@ class Books:
 
     def keep(self, record: BatchRecord) -> None:
         """Remember a batch if it is in trouble, forget it if it no longer is."""
-        if record.state in _FAILED or record.state is BatchState.UNKNOWN:
+        if record.state in TROUBLED:
             self.troubled[record.number] = record
         else:
             self.troubled.pop(record.number, None)
+
+    def has_all_troubled(self, counts: LedgerCounts) -> bool:
+        """Return whether as many batches are in trouble here as the ledger says."""
+        kept = Counter(record.state for record in self.troubled.values())
+        return all(kept[state] == counts.batches.get(state, 0) for state in TROUBLED)
 
     def count(self, *states: BatchState) -> int:
         """Return how many batches are in one of these states."""

@@ -11,7 +11,7 @@ from anyio import CancelScope, create_task_group, current_time, move_on_after, s
 
 from annolab_async._batch_plan import Cutter
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchState
-from annolab_async._fan_out_state import Books, RecordMailbox
+from annolab_async._fan_out_state import TROUBLED, Books, RecordMailbox
 from annolab_async._owners import is_gone
 from annolab_async._records import Outcome
 from annolab_async._run_log import RunLog
@@ -38,12 +38,6 @@ _OUTCOMES: Final = {
     Outcome.TIMED_OUT: BatchState.TIMED_OUT,
     Outcome.LOST: BatchState.LOST,
 }
-_IN_TROUBLE: Final = (
-    BatchState.ERRORED,
-    BatchState.TIMED_OUT,
-    BatchState.LOST,
-    BatchState.UNKNOWN,
-)
 # How often the ledger is asked how far the plan is written down, in seconds.
 _PLANNING_GLANCE: Final = 1.0
 _SIGNS_OF_LIFE: Final = 3
@@ -128,6 +122,7 @@ class RunWork:
         self._of_job: dict[int, BatchRecord] = {}
         self._scope = CancelScope()
         self.is_planned = self._is_counted = self.is_stopped = False
+        self._stopped_at = 0.0
         self.failure: Exception | None = None
 
     @property
@@ -158,7 +153,7 @@ class RunWork:
         owners = {record.owner or "" async for record in self.run.batches(states=held)}
         for record in await self.scribe.take_over(of=[name for name in owners if is_gone(name)]):
             self.watch(record)
-        async for record in self.run.batches(states=_IN_TROUBLE):
+        async for record in self.run.batches(states=TROUBLED):
             self.books.keep(record)
             if record.state is BatchState.ERRORED:
                 self._split_later(record)
@@ -169,9 +164,9 @@ class RunWork:
 
     def summary(self) -> FanOutSummary:
         """Return where the run stands."""
-        return self.books.summary(
-            current_time(), is_planned=self.is_planned, repeated=self.repeated
-        )
+        # Once it has stopped, there need be no event loop any more, whose time it is.
+        now = self._stopped_at if self.is_stopped else current_time()
+        return self.books.summary(now, is_planned=self.is_planned, repeated=self.repeated)
 
     def _log_if_due(self) -> None:
         if self._log_lines.is_due(current_time()):
@@ -337,13 +332,16 @@ class RunWork:
             await self._until_idle()
         self._sender.cut_off()
         with move_on_after(_WRITING_SECONDS, shield=True):
-            await self._until_idle()
-            self._scope.cancel()
+            try:
+                await self._until_idle()
+            finally:
+                # Also if the ledger takes too long: nothing else would end them.
+                self._scope.cancel()
             try:
                 await self.scribe.release()
             except AnnoLabError as error:
                 _log.warning("%s", error, extra={"run": self.scribe.run_name})
-        self.is_stopped = True
+        self.is_stopped, self._stopped_at = True, current_time()
         self._log_lines.line("ends", self.summary())
         self.scribe.tell_news()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import Event, current_time
 
 from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._fan_out_state import TROUBLED
 from annolab_async._hook_records import BatchChanged
 
 if TYPE_CHECKING:
@@ -138,10 +139,14 @@ class Scribe:
         return taken
 
     async def count(self) -> None:
-        """Take the ledger's word for how many batches are in which state: others may be at work, too."""
+        """Take the ledger's word for where the batches stand: others may be at work, too."""
         # What is being written would be counted twice, or not at all.
         async with self._alone():
-            self._books.copy_counts(await self._run.counts())
+            counts = await self._run.counts()
+            if not self._books.has_all_troubled(counts):
+                found = [record async for record in self._run.batches(states=TROUBLED)]
+                self._books.troubled = {record.number: record for record in found}
+            self._books.copy_counts(counts)
 
     @asynccontextmanager
     async def _alone(self) -> AsyncGenerator[None]:

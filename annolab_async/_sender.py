@@ -307,6 +307,14 @@ class Sender:
             del self._being_taken[job_id]
         if after is not None:
             self._on_taken(after, job)
+            return
+        # Taken over while this process showed no sign of life, and settled since: perhaps sent again.
+        _log.error(
+            "Batch %d was taken as job %d, but others have settled it meanwhile: it may have two jobs.",
+            record.number,
+            job_id,
+            extra=self._fields(record) | {"inference_job_id": job_id},
+        )
 
     async def _not_taken(self, record: BatchRecord, error: AnnoLabError) -> None:
         if isinstance(error, StatusError) and is_overload(error):

@@ -23,7 +23,19 @@ FIELDS: dict[str, Any] = {
     "source_ids": [1],
 }
 # What no source id is: a slip rather than a number, too small, or too large for any database.
-NO_IDS: list[Any] = [0, -1, True, False, 1.0, "7", None, 2**63, b"7", [7]]
+
+
+class Row:
+    """A row of a table of another library's, which is only almost an integer."""
+
+    def __index__(self) -> int:
+        raise TypeError("only integer scalar arrays can be converted to a scalar index")
+
+    def __repr__(self) -> str:
+        return "Row()"
+
+
+NO_IDS: list[Any] = [0, -1, True, False, 1.0, "7", None, 2**63, b"7", [7], Row()]
 
 
 def a_plan(source_ids: Any = (1, 2, 3), **changes: Any) -> BatchPlan:

@@ -7,6 +7,7 @@ import re
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import unquote
 
 import anyio
 from anyio import to_thread
@@ -45,7 +46,9 @@ async def existing_ledger(spec: str, *, read_only: bool = True) -> AsyncGenerato
         Problem: there is none.
         LedgerError: it is none, or cannot be used.
     """
-    path = spec.removeprefix(_SQLITE).partition("?")[0] if spec.startswith(_SQLITE) else spec
+    path = spec
+    if spec.startswith(_SQLITE):
+        path = unquote(spec.removeprefix(_SQLITE).partition("?")[0])
     if "://" not in path and not await anyio.Path(path).exists():
         raise Problem(
             f"There is no ledger {spec}.",

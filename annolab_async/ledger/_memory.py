@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from heapq import heappop, heappush
@@ -33,7 +34,6 @@ from annolab_async.ledger._protocol import LedgerCounts, RunInfo
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
-        AsyncIterable,
         Callable,
         Collection,
         Iterable,
@@ -121,7 +121,7 @@ class MemoryRun:
         count = after
         async with aclosing(chunks(batches, first=after + 1)) as stream:
             async for first, chunk in stream:
-                self._plan_chunk(first, chunk)
+                self._plan_chunk(first, chunk, may_grow=isinstance(batches, AsyncIterable))
                 count = first - 1 + len(chunk)
         await checkpoint()
         if count < len(self._planned):
@@ -129,13 +129,15 @@ class MemoryRun:
         self.info = evolve(self.info, planned_batches=count)
         return self.info
 
-    def _plan_chunk(self, first: int, chunk: Sequence[tuple[int, ...]]) -> None:
+    def _plan_chunk(self, first: int, chunk: Sequence[tuple[int, ...]], *, may_grow: bool) -> None:
         here = self._planned[first - 1 : first - 1 + len(chunk)]
         for record, source_ids in zip(here, chunk, strict=False):
             if record.source_ids != source_ids:
                 raise other_sources(_NAME, self.info.name, record.number)
         if self.info.is_planned and len(here) < len(chunk):
-            raise other_plan(_NAME, self.info.name)
+            if not may_grow:
+                raise other_plan(_NAME, self.info.name)
+            self.info = evolve(self.info, planned_batches=None)
         now = _utc(self._clock())
         for number, source_ids in enumerate(chunk[len(here) :], first + len(here)):
             self._add(

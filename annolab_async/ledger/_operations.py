@@ -98,7 +98,13 @@ def _locked_run(session: Session, run_id: int) -> Row[Any]:
 
 
 def plan_chunk(
-    session: Session, *, where: str, run_id: int, first: int, chunk: Sequence[tuple[int, ...]]
+    session: Session,
+    *,
+    where: str,
+    run_id: int,
+    first: int,
+    chunk: Sequence[tuple[int, ...]],
+    may_grow: bool,
 ) -> None:
     """Write down the batches of a plan from a number on, those that are not here yet."""
     run = _locked_run(session, run_id)
@@ -115,7 +121,11 @@ def plan_chunk(
         if source_ids != ids_as_text(given):
             raise other_sources(where, run.name, number)
     if len(here) < len(chunk) and run.planned_batches is not None:
-        raise other_plan(where, run.name)
+        if not may_grow:
+            raise other_plan(where, run.name)
+        session.connection.execute(
+            update(runs).where(runs.c.id == run_id).values(planned_batches=None)
+        )
     session.add(
         run_id,
         (

@@ -88,14 +88,16 @@ class LedgerRun(Protocol):
         """Write down all batches of the plan, numbered from 1, and that they are all.
 
         They are taken and written in chunks, each of which can be claimed at once. Doing it again, also after it was
-        cut short, writes only what is missing.
+        cut short, writes only what is missing. What comes over time, as an asynchronous iterable, may bring more than
+        it did when it ended.
 
         Args:
             batches: the source ids of each batch.
             after: how many of the first are left out, since they are known to be here.
 
         Raises:
-            LedgerError: a batch is here already, but with other sources, or the plan has fewer batches than are here.
+            LedgerError: a batch is here already, but with other sources, or the plan has fewer batches than are here,
+                or more than it had.
             ValueError: a batch is empty or holds what is no id.
         """
         ...

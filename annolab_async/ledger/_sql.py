@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import AsyncIterable
 from contextlib import aclosing
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import unquote
 
 from anyio import Lock
 from sqlalchemy import URL, make_url
@@ -23,7 +25,6 @@ from annolab_async.ledger._writer import Writer
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncGenerator,
-        AsyncIterable,
         Callable,
         Collection,
         Iterable,
@@ -164,6 +165,9 @@ def _dialect(url: str | URL, clock: Callable[[], float], busy_seconds: float) ->
         # Not chained, and not shown: what cannot be read may be a password.
         parsed = None
     if parsed is not None and parsed.drivername in _SQLITE:
+        if isinstance(url, str) and (path := url.partition(":///")[2].partition("?")[0]):
+            # SQLAlchemy does so since 2.1: by another version, it would be another file, and all be sent again.
+            parsed = parsed.set(database=unquote(path))
         return SQLite(parsed, clock, busy_seconds=busy_seconds)
     if parsed is not None and "@" in (parsed.host or ""):
         # What stands before it is the end of the password.
@@ -210,9 +214,12 @@ class SqlRun:
         """Write down all batches of the plan; see :meth:`LedgerRun.plan`."""
         count = after
         where = self._ledger.where
+        write = partial(
+            operations.plan_chunk, where=where, may_grow=isinstance(batches, AsyncIterable)
+        )
         async with aclosing(chunks(batches, first=after + 1)) as stream:
             async for first, chunk in stream:
-                await self._do(operations.plan_chunk, where=where, first=first, chunk=chunk)
+                await self._do(write, first=first, chunk=chunk)
                 count = first - 1 + len(chunk)
         self.info = await self._do(operations.end_plan, where=where, count=count)
         return self.info

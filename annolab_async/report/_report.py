@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from anyio import to_thread
 from attrs import frozen
@@ -145,7 +146,7 @@ def _open_existing(spec: str | os.PathLike[str]) -> Ledger:
     # To open a file that is not there would make an empty one.
     ledger = open_ledger(spec, read_only=True)
     scheme, is_url, rest = os.fspath(spec).partition("://")
-    path = rest.removeprefix("/").partition("?")[0] if is_url else scheme
+    path = unquote(rest.removeprefix("/").partition("?")[0]) if is_url else scheme
     if (not is_url or scheme.startswith("sqlite")) and not Path(path).exists():
         raise LedgerError(
             where=path,

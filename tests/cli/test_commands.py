@@ -200,7 +200,7 @@ def test_ctrl_c_before_a_command_has_begun_ends_it_in_silence(
 def test_what_a_ledger_holds_is_shown(place: Place) -> None:
     place.call("run", *"123", *PLAN, "--batch-size", "2")
     place.call("run", *"12", *PLAN, "--run", "second", "--on-error", "split")
-    for arguments in (["runs"], ["runs", "run.db"], ["runs", "--ledger", "sqlite:///run.db"]):
+    for arguments in (["runs"], ["runs", "run.db"], ["runs", "--ledger", "sqlite:///r%75n.db"]):
         done = place.call(*arguments)
         assert done.returncode == 0, done.stderr
         head, first, second = done.stdout.splitlines()

@@ -21,7 +21,7 @@ from tests.fan_out.service import Service, a_plan, in_ledger, states_of, to_end
 from tests.service import KEY, in_process, task_count
 
 if TYPE_CHECKING:
-    from annolab_async import BatchRecord
+    from annolab_async import BatchRecord, FanOut
     from annolab_async.ledger import Ledger
 
 pytestmark = pytest.mark.anyio
@@ -248,6 +248,22 @@ async def test_after_its_block_a_run_still_tells_and_does_nothing_more(ledger: L
         with pytest.raises(NotOpen, match="make another one"):
             async with run:
                 pass
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_where_a_run_was_when_it_stopped_is_told_when_its_event_loop_has_ended(
+    backend: str,
+) -> None:
+    async def start_and_stop() -> FanOut:
+        async with in_process(Service()) as client, client.fan_out(a_plan(10)) as run:
+            await run.drain(0)
+        return run
+
+    run = anyio.run(start_and_stop, backend=backend)
+    summary = run.summary
+    assert sum(summary.batches.values()) in {0, 5}
+    assert 0 <= summary.elapsed < 100
+    assert run.summary == summary
 
 
 async def test_the_client_is_used_in_its_block() -> None:

@@ -65,6 +65,29 @@ async def test_two_at_work_on_one_run_share_its_batches(ledger: Ledger) -> None:
     assert len(service.sent) == len(set(service.sent)) == 50
 
 
+async def test_two_at_work_on_one_run_both_name_all_that_has_gone_wrong(ledger: Ledger) -> None:
+    service, plan = Service(bad_source_ids=range(1, 101, 8)), a_plan(100)
+    lost = range(3, 100, 8)
+    service.loses(lost)
+    async with (
+        in_process(service) as client,
+        client.fan_out(plan, ledger=ledger) as one,
+        client.fan_out(plan, ledger=ledger) as other,
+    ):
+        await together(one, other)
+        for run in (one, other):
+            assert run.failed_source_ids() == [n for n in range(1, 101) if n % 8 in {1, 2}]
+            assert [record.source_ids[0] for record in run.unknown()] == [*lost]
+        # What one of them settles is settled for both.
+        service.after = None
+        for record in one.unknown():
+            await one.resolve(record, resend=True)
+        await together(one, other)
+        assert one.unknown() == []
+        await anyio.sleep(60)
+        assert other.unknown() == []
+
+
 async def test_who_begins_while_another_works_takes_nothing_from_it(ledger: Ledger) -> None:
     service, plan = Service(base_seconds=100.0), a_plan(40)
     async with in_process(service) as client, client.fan_out(plan, ledger=ledger) as one:
@@ -138,6 +161,27 @@ async def test_who_comes_back_late_with_an_answer_still_tells_the_job() -> None:
         await to_end(late)
         assert late.summary.batches == {BatchState.FINISHED: 1}
     assert service.sent == [(1, 2)]
+
+
+async def test_who_comes_back_when_its_batch_was_sent_again_says_which_job_nobody_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [1e9]
+    ledger = MemoryLedger(clock=lambda: now[0])
+    service, plan = Service(), a_plan(2)
+    answered = anyio.Event()
+    waiting = service.holds(answered)
+    async with in_process(service) as client, client.fan_out(plan, ledger=ledger) as late:
+        await waiting.wait()
+        now[0] += 61
+        service.before = None
+        async with client.fan_out(plan, ledger=ledger) as other:
+            await other.resolve(1, resend=True)
+            await to_end(other)
+        answered.set()
+        await to_end(late)
+    assert service.sent == [(1, 2), (1, 2)]
+    assert "Batch 1 was taken as job 2, but others have settled it meanwhile" in caplog.text
 
 
 async def test_a_batch_that_another_took_away_is_let_go_of(
@@ -221,7 +265,6 @@ async def test_of_two_who_try_a_batch_again_one_does(ledger: Ledger) -> None:
         client.fan_out(plan, ledger=ledger) as other,
     ):
         await together(one, other)
-        # Each knows what it has seen itself, and what was there when it began.
         async with client.fan_out(plan, ledger=ledger) as late:
             assert await late.retry() == 5
             assert await one.retry() + await other.retry() == 0

@@ -136,6 +136,26 @@ class Stages:
         return False
 
 
+async def test_what_a_stage_still_finishes_later_reaches_the_next_one() -> None:
+    service = Service(workers=8, layers={"Gold Set": 12, "Second Set": 13})
+    service.loses([5, 9], times=2)
+    async with in_process(service) as client:
+        stages = Stages(client)
+        assert await stages.start(stop_after=1000)
+        assert len(service.batches) == 20 + 12
+        # Of the two that nobody knows of, one has a job, and one is said to have none.
+        async with client.fan_out(a_plan(40), ledger=stages.ledgers[0]) as first:
+            one, other = first.unknown()
+            await first.resolve(one, job_id=1 + service.batches.index(one.source_ids))
+            await first.resolve(other, resend=True)
+            await to_end(first)
+        assert await stages.start(stop_after=1000)
+        second = a_plan(40, batch_size=3, output_layer_identifier="Second Set")
+        records = await in_ledger(stages.ledgers[1], second)
+    assert Counter(one for record in records for one in record.source_ids) == Counter(range(1, 41))
+    assert {record.state for record in records} == {BatchState.FINISHED}
+
+
 async def test_stages_that_are_stopped_at_any_moment_do_everything_once() -> None:
     random, starts = Random(4), 1
     service = Service(workers=8, layers={"Gold Set": 12, "Second Set": 13})

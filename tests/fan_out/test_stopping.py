@@ -272,6 +272,30 @@ async def test_a_ledger_that_cannot_be_written_at_the_end_does_not_hide_what_the
     assert "it is full" in caplog.text
 
 
+async def test_a_ledger_that_takes_long_at_the_end_is_waited_for_and_no_longer(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, plan = Service(base_seconds=1e6), a_plan(2)
+    with anyio.fail_after(1000):
+        async with (
+            in_process(service) as client,
+            client.fan_out(plan, ledger=ledger, stop_timeout=1.0) as run,
+        ):
+            change, is_asked = run._work.run.change, anyio.Event()
+
+            async def slow(record: BatchRecord, to: BatchState, **news: Any) -> BatchRecord | None:
+                is_asked.set()
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(100)
+                return await change(record, to, **news)
+
+            monkeypatch.setattr(run._work.run, "change", slow)
+            await is_asked.wait()
+            began = anyio.current_time()
+        assert anyio.current_time() - began == pytest.approx(100, abs=1)
+    assert states_of(await in_ledger(ledger, plan)) == {BatchState.SUBMITTED: 1}
+
+
 async def test_who_waits_for_a_turn_when_the_run_is_stopped_sends_nothing(ledger: Ledger) -> None:
     service = Service()
     async with in_process(service, rate_limit=RateLimit(0.01)) as client:

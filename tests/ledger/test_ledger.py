@@ -132,6 +132,21 @@ async def test_another_plan_is_refused(
         assert await everything(run) == before
 
 
+async def test_a_stream_may_bring_more_than_it_did_when_it_ended(ledger: Ledger) -> None:
+    async def later() -> AsyncIterator[Sequence[int]]:
+        yield (6,)
+        assert not (await ledger.begin_run("run", "plan 1")).info.is_planned
+        yield (7, 8)
+
+    async with ledger:
+        run = await planned(ledger)
+        before = await everything(run)
+        assert (await run.plan(later(), after=3)).planned_batches == 5
+        after = await everything(run)
+        assert after[:3] == before
+        assert [record.source_ids for record in after[3:]] == [(6,), (7, 8)]
+
+
 @pytest.mark.parametrize("batch", [(), (0,), (True,), ("1",)])
 async def test_a_batch_of_what_is_no_id_is_refused(ledger: Ledger, batch: Sequence[int]) -> None:
     async with ledger:

@@ -16,7 +16,7 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from annolab_async import LedgerError, NotOpen
-from annolab_async.ledger import BatchState, _schema, open_ledger
+from annolab_async.ledger import BatchState, _schema, _sql, open_ledger
 from annolab_async.ledger._database import Database
 from annolab_async.ledger._dialects import SQLite
 from annolab_async.ledger._sql import SqlLedger
@@ -367,6 +367,22 @@ async def test_a_path_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).stat().st_size > 0
 
 
+@pytest.mark.parametrize("decodes", [True, False])
+def test_a_url_names_the_same_file_with_every_sqlalchemy(
+    decodes: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = "50% of/a run?.db"
+    encoded = "50%25%20of/a%20run%3F.db"
+
+    def parse(_: str) -> sqlalchemy.URL:
+        return sqlalchemy.URL.create("sqlite", database=path if decodes else encoded)
+
+    monkeypatch.setattr(_sql, "make_url", parse)
+    for url in (f"sqlite:///{encoded}", f"sqlite:///{encoded}?timeout=5"):
+        assert SqlLedger(url).where == path
+
+
 async def test_a_ledger_that_is_not_open(path: Path) -> None:
     ledger = open_ledger(path)
     with pytest.raises(NotOpen):
@@ -436,7 +452,7 @@ async def test_a_server_that_may_only_be_read(postgres_url: str) -> None:
 
 async def test_a_server_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     ledger = SqlLedger(
-        f"postgresql://me:{SECRET}@127.0.0.1:1/db?password={SECRET}", open_seconds=0.2
+        f"postgresql://me:{SECRET}@127.0.0.1:1/db?password={SECRET}", open_seconds=1.0
     )
     error = await fault_of(ledger)
     assert error.where == "postgresql://127.0.0.1:1/db"

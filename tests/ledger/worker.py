@@ -7,6 +7,7 @@ is told, as a POST would be sent, and in one system call, so that no line is eve
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -157,6 +158,7 @@ def work_together(url: str, journal: str, workers: int, **options: Any) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
     mode, url, name, journal, rest = sys.argv[1:]
     if mode == "kill":
         kill_again_and_again(url, journal, int(name), **json.loads(rest))

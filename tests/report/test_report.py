@@ -85,7 +85,7 @@ async def test_all_runs_of_a_ledger_are_told_the_newest_first(kind: str, path: P
     specs: dict[str, Ledger | str | Path] = {
         "memory": memory,
         "path": path,
-        "url": f"sqlite:///{path}",
+        "url": f"sqlite:///{path}".replace(".", "%2E"),
     }
     ledger = specs[kind]
     await with_runs(open_ledger(ledger), "one", "two")
