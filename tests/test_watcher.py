@@ -291,6 +291,14 @@ async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
             assert watcher.stats.active == 4
 
 
+async def test_a_single_job_needs_no_list() -> None:
+    async with in_process(an_emulator()) as client:
+        job = await client.submit(a_request())
+        for one in (job, job.inference_job_id):
+            async with client.watch(one) as watcher:
+                assert [seen.outcome for seen in await everything(watcher)][-1] is Outcome.FINISHED
+
+
 async def test_a_failure_raised_again_and_again_does_not_grow() -> None:
     async with in_process(an_emulator(), api_key="WRONG") as client, client.watch([1]) as watcher:
         with pytest.raises(AuthenticationError) as first:
@@ -432,7 +440,14 @@ async def test_backoff_spares_requests() -> None:
         {"job_timeout": -1},
         {"failure_budget": -1},
         {"failure_budget": float("nan")},
+        {"schedule": 5},
+        {"schedule": 0},
+        {"schedule": FixedInterval},
         {"jobs": ["12"]},
+        {"jobs": "12"},
+        {"jobs": None},
+        {"jobs": 0},
+        {"jobs": [[1]]},
         {"jobs": [True]},
         {"jobs": [0]},
     ],
@@ -446,4 +461,6 @@ async def test_senseless_arguments_are_refused_before_anything_is_polled(
         async with client.watch(keep_open=True) as watcher:
             with pytest.raises(ValueError, match="neither an InferenceJob nor a job id"):
                 watcher.add(1, "../../admin")  # type: ignore[arg-type]  # that is the point
+            with pytest.raises(ValueError, match="None is neither an InferenceJob nor a job id"):
+                watcher.add(1, None)  # type: ignore[arg-type]  # that is the point
             assert watcher.stats.active == 0, "none was added"

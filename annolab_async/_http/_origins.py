@@ -52,9 +52,9 @@ def check_base_url(
         raise ConfigurationError("plain_http_hosts is a string, not a collection of host names")
     try:
         url = httpx.URL(base_url)
-        fault = "" if _ONLY_PRINTABLE.fullmatch(base_url) else "a space or another odd character"
+        fault = "" if _ONLY_PRINTABLE.fullmatch(base_url) else "space or other odd character"
     except httpx.InvalidURL:
-        url, fault = httpx.URL(), "what stands there"
+        url, fault = httpx.URL(), ""
     wrong = [part for part, mark in _NOT_IN_A_BASE_URL.items() if mark in base_url]
     fault = fault or " or ".join(wrong)
     # To Python, "+80" and "8_0" are numbers, too.
