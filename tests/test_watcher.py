@@ -24,6 +24,7 @@ from annolab_async import (
     WaitTimeout,
     _delivery,
 )
+from tests.builders import make_job, make_transition
 from tests.service import KEY, a_request, an_emulator, in_process, submit_many, task_count
 
 pytestmark = pytest.mark.anyio
@@ -270,17 +271,36 @@ async def test_who_waits_is_told_the_end_although_another_discards_the_job() -> 
             tasks.start_soon(handler)
 
 
-async def test_a_service_that_waits_and_never_iterates_piles_nothing_up() -> None:
+async def test_a_service_that_waits_and_never_iterates_piles_up_no_more_than_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 2)
     async with in_process(an_emulator()) as client, client.watch(keep_open=True) as watcher:
         for _ in range(5):
             job = await client.submit(a_request())
             watcher.add(job)
             await watcher.wait(job)
-        assert len(watcher._delivery._mailbox) == 0
         watcher.add(await client.submit(a_request()))
         await anyio.sleep(100)
         watcher.close()
-        assert [seen.inference_job_id for seen in await everything(watcher) if seen.outcome] == [6]
+        ends = [seen.inference_job_id for seen in await everything(watcher) if seen.outcome]
+        assert ends == [5, 6], "and what was waited for is yielded, too"
+        assert not watcher._delivery._heard - {5}
+
+
+async def test_an_end_that_is_heard_of_when_it_is_forgotten_is_let_go_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 1)
+    delivery = _delivery.Delivery(keep_open=True)
+    for job_id in (1, 2):
+        ended = make_job(job_id, "Finished")
+        delivery.publish(make_transition(job_id, ended, None, Outcome.FINISHED))
+    delivery.was_heard(1)
+    left = delivery.take()
+    assert left is not None
+    assert left.inference_job_id == 2
+    assert delivery.take() is None
 
 
 async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
