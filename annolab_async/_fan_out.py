@@ -16,11 +16,11 @@ from anyio import (
 )
 from anyio.lowlevel import checkpoint
 
-from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._batch_records import BatchState, number_of, states_of
 from annolab_async._fan_out_options import check_options
 from annolab_async._fan_out_work import RunWork
 from annolab_async._owners import own_name
-from annolab_async._records import is_positive
+from annolab_async._records import is_positive, job_id_of
 from annolab_async._results import export_of, results_of, sources_of
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import AnnoLabError, NotOpen
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable
 
     from annolab_async._batch_plan import BatchPlan
+    from annolab_async._batch_records import BatchRecord
     from annolab_async._fan_out_state import FanOutSummary
+    from annolab_async._records import InferenceJob
     from annolab_async._results import Results, RunExport
     from annolab_async._schedule import PollSchedule
     from annolab_async._sender import BatchClient
@@ -224,8 +226,7 @@ class FanOut(AsyncContextManagerMixin):
             states: only those in these states; None for all.
         """
         self._check_open()
-        # A single one is text, and with that a collection of letters.
-        wanted = {states} if isinstance(states, str) else states
+        wanted = None if states is None else states_of(states)
         async with aclosing(self._work.batches(wanted)) as found:
             async for record in found:
                 yield record
@@ -252,10 +253,9 @@ class FanOut(AsyncContextManagerMixin):
             ValueError: these are other states.
         """
         self._check_open()
-        # A single one is text, and with that a collection of letters.
-        wanted = {states} if isinstance(states, str) else {*states}
-        if wrong := wanted - _TRIED_AGAIN:
-            raise ValueError(f"{', '.join(sorted(wrong))} batches are not tried again by this")
+        wanted = states_of(states)
+        if wrong := ", ".join(sorted(wanted - _TRIED_AGAIN)):
+            raise ValueError(f"{wrong} batches are not tried again; resolve() is for unknown ones")
         work, count = self._work, 0
         for record in work.books.failed():
             if record.state in wanted:
@@ -268,13 +268,17 @@ class FanOut(AsyncContextManagerMixin):
         return count
 
     async def resolve(
-        self, batch: BatchRecord | int, *, job_id: int | None = None, resend: bool = False
+        self,
+        batch: BatchRecord | int,
+        *,
+        job_id: InferenceJob | int | None = None,
+        resend: bool = False,
     ) -> BatchRecord:
         """Say what became of a batch that nobody knows of.
 
         Args:
             batch: the batch, or its number.
-            job_id: the job that it has: it is watched from now on.
+            job_id: the job that it has, or its id: it is watched from now on.
             resend: that it has none: it is sent again.
 
         Raises:
@@ -282,10 +286,11 @@ class FanOut(AsyncContextManagerMixin):
                 were said.
         """
         self._check_open()
-        if (job_id is not None) is resend:
+        if (job_id is not None) is bool(resend):
             raise ValueError("say either job_id=... or resend=True")
         work = self._work
-        number = batch if isinstance(batch, int) else batch.number
+        number = number_of(batch)
+        job_id = None if job_id is None else job_id_of(job_id)
         record = await work.scribe.look_up(number)
         if record is None or record.state is not BatchState.UNKNOWN:
             raise ValueError(
