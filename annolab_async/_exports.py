@@ -134,6 +134,7 @@ class Export:
                 schedule=schedule or SCHEDULE,
                 job_timeout=timeout,
             ) as watcher:
+                watcher.report.subject = "export"
                 await self._wait_with(watcher, timeout)
         if self.state is ExportState.ERRORED:
             raise ExportError(

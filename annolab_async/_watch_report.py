@@ -30,6 +30,7 @@ class WatchReport:
 
     Attributes:
         level: at which level the line a minute is logged.
+        subject: what is watched, as the log calls it.
         line_due: when the next line is due, on the loop's clock.
     """
 
@@ -40,6 +41,7 @@ class WatchReport:
         self._polls = 0
         self._quiet_until = -math.inf  # after a warning, for a while
         self.level = logging.INFO
+        self.subject = "job"
         self.line_due = math.inf
 
     def open(self, now: float) -> None:
@@ -73,7 +75,7 @@ class WatchReport:
                 error=transition.error,
             )
         if transition.error is not None or _log.isEnabledFor(logging.DEBUG):
-            _log_transition(transition)
+            self._log_transition(transition)
 
     def dropped(self, watched: Watched, now: float) -> None:
         """Tell of a job that is not watched any more, though it has no outcome."""
@@ -110,11 +112,12 @@ class WatchReport:
             self._quiet_until = now + _SECONDS_BETWEEN_LINES
         _log.log(
             level,
-            "Poll of job %d failed: %s",
+            "Poll of %s %d failed: %s",
+            self.subject,
             watched.job_id,
             error,
             extra={
-                "inference_job_id": watched.job_id,
+                self._id_field: watched.job_id,
                 "attempt": watched.failures + 1,
                 "error": type(error).__name__,
             },
@@ -160,20 +163,29 @@ class WatchReport:
             },
         )
 
+    def _log_transition(self, transition: Transition) -> None:
+        error = transition.error
+        # Not the server's word, which may be anything.
+        state = str(transition.job.state) if transition.job else None
+        subject = f"{self.subject.capitalize()} {transition.inference_job_id}"
+        text = f"{subject} is {state}."
+        if (
+            error is not None
+        ):  # it speaks of a job; who waits for something else raises one of its own
+            text = str(error) if self.subject == "job" else f"{subject}: {transition.outcome}."
+        _log.log(
+            logging.DEBUG if error is None else logging.WARNING,
+            "%s",
+            text,
+            extra={
+                self._id_field: transition.inference_job_id,
+                "state": state,
+                "outcome": transition.outcome and str(transition.outcome),
+                "elapsed": transition.elapsed,
+                "polls": transition.polls,
+            },
+        )
 
-def _log_transition(transition: Transition) -> None:
-    error = transition.error
-    # Not the server's word, which may be anything.
-    state = str(transition.job.state) if transition.job else None
-    _log.log(
-        logging.DEBUG if error is None else logging.WARNING,
-        "%s",
-        error or f"Job {transition.inference_job_id} is {state}.",
-        extra={
-            "inference_job_id": transition.inference_job_id,
-            "state": state,
-            "outcome": transition.outcome and str(transition.outcome),
-            "elapsed": transition.elapsed,
-            "polls": transition.polls,
-        },
-    )
+    @property
+    def _id_field(self) -> str:
+        return "inference_job_id" if self.subject == "job" else f"{self.subject}_id"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,9 @@ async def test_an_export_that_fails_says_why_the_server_says_so() -> None:
         assert export.state is ExportState.ERRORED
 
 
-async def test_an_export_that_takes_too_long_goes_on_and_can_be_waited_for_again() -> None:
+async def test_an_export_that_takes_too_long_goes_on_and_can_be_waited_for_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     emulator = an_emulator(exports=Exports(wait_seconds=10, seconds=100))
     async with in_process(emulator) as client:
         export = await client.export(**WHOSE)
@@ -163,6 +166,9 @@ async def test_an_export_that_takes_too_long_goes_on_and_can_be_waited_for_again
         assert isinstance(caught.value, WaitTimeout)
         assert caught.value.timeout == 50
         await export.wait(timeout=100)
+    logged = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.getMessage() for record in logged] == ["Export 1: timed_out."]
+    assert logged[0].__dict__["export_id"] == 1
 
 
 async def test_another_process_goes_on_with_an_export_that_was_written_down() -> None:
