@@ -65,6 +65,7 @@ def masked(text: str) -> str:
     text = re.sub(
         r"^(.* sources ended; batches: .*|job \d+ running.*)\n", "", text, flags=re.MULTILINE
     )
+    text = re.sub(r" after \d+:\d\d\b", "", text)  # not told where it is less than a second
     return re.sub(r" +", " ", re.sub(r"\d[\d,.:]*", "#", text))
 
 
