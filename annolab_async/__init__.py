@@ -77,6 +77,7 @@ from annolab_async.errors import (
     SubmissionUnknown,
     WaitTimeout,
 )
+from annolab_async.ledger import Ledger, MemoryLedger
 
 __version__ = "0.1.0"
 
@@ -119,7 +120,9 @@ __all__ = [
     "JobLost",
     "JobNotFound",
     "JobState",
+    "Ledger",
     "LedgerError",
+    "MemoryLedger",
     "NoResponse",
     "NotFound",
     "NotOpen",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 __all__ = [
     "FIRST_SPLIT_NUMBER",
@@ -19,7 +19,9 @@ __all__ = [
     "BatchState",
     "changed",
     "history_entry",
+    "number_of",
     "split_parts",
+    "states_of",
 ]
 
 
@@ -44,6 +46,11 @@ class BatchState(StrEnum):
     """Sent, perhaps, but nobody knows whether a job exists. Never sent again without being told."""
     SPLIT = auto()
     """Replaced by smaller batches, which hold its sources from now on."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> BatchState | None:
+        # By its name, too, as the documentation writes it.
+        return cls.__members__.get(value) if isinstance(value, str) else None
 
     @property
     def is_held(self) -> bool:
@@ -125,6 +132,28 @@ class BatchRecord:
     sent_at: datetime | None = None
     submitted_at: datetime | None = None
     ended_at: datetime | None = None
+
+
+def number_of(batch: BatchRecord | int) -> int:
+    """Return the number of a batch, given as itself or as its number.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    number = batch.number if isinstance(batch, BatchRecord) else batch
+    if type(number) is not int:
+        raise ValueError(f"{batch!r} is neither a BatchRecord nor the number of a batch")
+    return number
+
+
+def states_of(states: BatchState | Collection[BatchState]) -> set[BatchState]:
+    """Return states, given as several or a single one.
+
+    Raises:
+        ValueError: something is no state.
+    """
+    # A single one is text, and with that a collection of letters.
+    return {BatchState(state) for state in ({states} if isinstance(states, str) else states)}
 
 
 @frozen(kw_only=True)

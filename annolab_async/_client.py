@@ -16,20 +16,21 @@ from annolab_async._exporting import Exporting
 from annolab_async._fan_out import FanOut
 from annolab_async._hook_records import TurnWaited
 from annolab_async._hooks import Hooks, told_of_submission
-from annolab_async._http import (
-    HttpSession,
-    check_base_url,
-    check_client,
-    check_path,
-    has_network,
+from annolab_async._http import HttpSession, check_base_url, check_bounds, check_path, has_network
+from annolab_async._limits import Throttle, Turnstile
+from annolab_async._records import (
+    InferenceJob,
+    JobState,
+    StatusReply,
+    check_request,
+    is_positive,
+    job_id_of,
 )
-from annolab_async._limits import RateLimit, Throttle, Turnstile
-from annolab_async._records import InferenceJob, JobState, StatusReply, is_positive, job_id_of
 from annolab_async._replies import goes_back, read_job
 from annolab_async._retry import (
     RetryBudget,
-    RetryPolicy,
     Verdict,
+    policy_of,
     verdict,
     worth_asking_again,
     worth_submitting_again,
@@ -53,9 +54,10 @@ if TYPE_CHECKING:
     from annolab_async._fan_out_options import FanOutOptions
     from annolab_async._hooks import Hook
     from annolab_async._http import HttpClient, Progress, TransportName
-    from annolab_async._limits import Kind, Reason
+    from annolab_async._limits import Kind, RateLimit, Reason
     from annolab_async._records import InferenceRequest
     from annolab_async._replies import Reply
+    from annolab_async._retry import RetryPolicy
     from annolab_async._schedule import PollSchedule
     from annolab_async._watcher import WatchOptions
 
@@ -125,21 +127,9 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         del api_key  # tools that show the local variables of a traceback would show it
         if key is None:
             raise ConfigurationError(fault)
-        if not is_positive(timeout):
-            raise ConfigurationError(f"timeout is {timeout}, not a positive number of seconds")
-        if type(max_connections) is not int or max_connections < 1:
-            raise ConfigurationError(
-                f"max_connections is {max_connections}, not an integer from 1 up"
-            )
-        policies: tuple[object, ...] = (retry, rate_limit)
-        for policy, kind in zip(policies, (RetryPolicy, RateLimit), strict=True):
-            if not isinstance(policy, kind | None):
-                raise ConfigurationError(
-                    f"{policy!r} is no {kind.__name__}: pass {kind.__name__}(...)"
-                )
-        base_url = base_url or os.environ.get("ANNOLAB_BASE_URL") or _DEFAULT_BASE_URL
-        if http_client is not None:
-            check_client(http_client)
+        check_bounds(timeout=timeout, max_connections=max_connections)
+        if base_url is None:
+            base_url = os.environ.get("ANNOLAB_BASE_URL") or _DEFAULT_BASE_URL
         self._base_url = check_base_url(
             base_url,
             plain_http_hosts=plain_http_hosts,
@@ -147,7 +137,7 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         )
         self._key = key
         self._path = check_path(inference_path)
-        self.retry = RetryPolicy() if retry is None else retry
+        self.retry = policy_of(retry)
         self._session = HttpSession(
             base_url=self._base_url,
             key=key,
@@ -213,10 +203,12 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             RequestNotSent: it provably never reached the server; submit it again when you like.
             SubmissionUnknown: it was sent and its answer lost; the job may exist.
             StatusError: the server refused it; see its subclasses. No job was made.
+            TypeError: that is no request.
             InvalidResponse: the server reported success with a body that is no job. It carries the job's id; if that
                 could not be told, it is a :class:`JobIdLost`, which is a SubmissionUnknown, too.
             NotOpen: the client is used outside its block.
         """
+        check_request(request)
 
         async def send(resends: int) -> InferenceJob:
             return await self._submit(request, self.progress(), resends)
@@ -280,7 +272,6 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             NotOpen: the client is used outside its block.
         """
         job_id = job_id_of(job)
-
         path = f"{self._path}/{job_id}"
 
         async def send(resends: int) -> InferenceJob:
@@ -357,12 +348,14 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             return await watcher.wait(job)
 
     def watch(
-        self, jobs: Iterable[InferenceJob | int] = (), **options: Unpack[WatchOptions]
+        self,
+        jobs: InferenceJob | int | Iterable[InferenceJob | int] = (),
+        **options: Unpack[WatchOptions],
     ) -> InferenceWatcher:
         """Return a watcher over jobs, to be used in an ``async with`` block.
 
         Args:
-            jobs: jobs, or their ids.
+            jobs: jobs, or their ids, or a single one.
             options: those of :class:`InferenceWatcher`.
         """
         return InferenceWatcher(self, jobs, **options)

@@ -53,6 +53,7 @@ class Delivery:
         self._news = Event()
         self._ends: dict[int, Transition] = {}
         self._waits: dict[int, _Wait] = {}
+        self._heard: set[int] = set()  # jobs of whose ends somebody has heard by waiting
         self._is_iterated = False
 
     def publish(self, transition: Transition) -> None:
@@ -62,7 +63,7 @@ class Delivery:
             self.outcomes[transition.outcome] += 1
             self._ends[transition.inference_job_id] = transition
             if self._keep_open and len(self._ends) > _ENDS_REMEMBERED:
-                del self._ends[next(iter(self._ends))]
+                self._forget_end(next(iter(self._ends)))
             self._let_go(transition.inference_job_id, transition)
         self.tell_news()
 
@@ -75,6 +76,7 @@ class Delivery:
         """Drop what is kept of a job, and let go of who waits for it."""
         self._mailbox.discard(job_id)
         self._ends.pop(job_id, None)
+        self._heard.discard(job_id)
         self._let_go(job_id, None)
 
     def end_of(self, job_id: int) -> Transition | None:
@@ -89,9 +91,18 @@ class Delivery:
 
     def was_heard(self, job_id: int) -> None:
         """Take note that somebody has heard of a job's end by waiting for it."""
-        if self._keep_open and not self._is_iterated:
-            # A service that waits for each job and iterates over none would pile up what nobody reads.
-            self._mailbox.discard(job_id)
+        if self._keep_open:
+            self._heard.add(job_id)
+            if job_id not in self._ends:
+                self._forget_end(job_id)
+
+    def _forget_end(self, job_id: int) -> None:
+        self._ends.pop(job_id, None)
+        if job_id in self._heard:
+            self._heard.discard(job_id)
+            if not self._is_iterated:
+                # A service that waits for each job and iterates over none would pile up what nobody reads.
+                self._mailbox.discard(job_id)
 
     async def wait_for_news(self) -> None:
         """Wait until there may be something to take, or everything has ended."""

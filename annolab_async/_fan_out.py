@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from copy import copy
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from anyio import (
@@ -16,14 +15,14 @@ from anyio import (
 )
 from anyio.lowlevel import checkpoint
 
-from annolab_async._batch_records import BatchRecord, BatchState
+from annolab_async._batch_records import BatchState, number_of, states_of
 from annolab_async._fan_out_options import check_options
 from annolab_async._fan_out_work import RunWork
 from annolab_async._owners import own_name
-from annolab_async._records import is_positive
+from annolab_async._records import is_positive, job_id_of
 from annolab_async._results import export_of, results_of, sources_of
 from annolab_async._watcher import InferenceWatcher
-from annolab_async.errors import AnnoLabError, NotOpen
+from annolab_async.errors import NotOpen
 from annolab_async.ledger import open_ledger
 from annolab_async.report import report_on
 
@@ -31,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable
 
     from annolab_async._batch_plan import BatchPlan
+    from annolab_async._batch_records import BatchRecord
     from annolab_async._fan_out_state import FanOutSummary
+    from annolab_async._records import InferenceJob
     from annolab_async._results import Results, RunExport
     from annolab_async._schedule import PollSchedule
     from annolab_async._sender import BatchClient
@@ -191,7 +192,7 @@ class FanOut(AsyncContextManagerMixin):
                 raise failure
         if work.failure is not None and not self._has_told_failure:
             # Nobody iterates, or not long enough to be told there.
-            raise _again(work.failure)
+            raise work.failure_to_raise
 
     def __aiter__(self) -> Self:
         return self
@@ -202,7 +203,7 @@ class FanOut(AsyncContextManagerMixin):
         while (record := work.mailbox.take()) is None:
             if work.has_failed:
                 self._has_told_failure = True
-                raise _again(work.failure)
+                raise work.failure_to_raise
             if work.is_over:
                 raise StopAsyncIteration
             self._check_open()
@@ -224,8 +225,7 @@ class FanOut(AsyncContextManagerMixin):
             states: only those in these states; None for all.
         """
         self._check_open()
-        # A single one is text, and with that a collection of letters.
-        wanted = {states} if isinstance(states, str) else states
+        wanted = None if states is None else states_of(states)
         async with aclosing(self._work.batches(wanted)) as found:
             async for record in found:
                 yield record
@@ -252,10 +252,9 @@ class FanOut(AsyncContextManagerMixin):
             ValueError: these are other states.
         """
         self._check_open()
-        # A single one is text, and with that a collection of letters.
-        wanted = {states} if isinstance(states, str) else {*states}
-        if wrong := wanted - _TRIED_AGAIN:
-            raise ValueError(f"{', '.join(sorted(wrong))} batches are not tried again by this")
+        wanted = states_of(states)
+        if wrong := ", ".join(sorted(wanted - _TRIED_AGAIN)):
+            raise ValueError(f"{wrong} batches are not tried again; resolve() is for unknown ones")
         work, count = self._work, 0
         for record in work.books.failed():
             if record.state in wanted:
@@ -268,13 +267,17 @@ class FanOut(AsyncContextManagerMixin):
         return count
 
     async def resolve(
-        self, batch: BatchRecord | int, *, job_id: int | None = None, resend: bool = False
+        self,
+        batch: BatchRecord | int,
+        *,
+        job_id: InferenceJob | int | None = None,
+        resend: bool = False,
     ) -> BatchRecord:
         """Say what became of a batch that nobody knows of.
 
         Args:
             batch: the batch, or its number.
-            job_id: the job that it has: it is watched from now on.
+            job_id: the job that it has, or its id: it is watched from now on.
             resend: that it has none: it is sent again.
 
         Raises:
@@ -282,10 +285,11 @@ class FanOut(AsyncContextManagerMixin):
                 were said.
         """
         self._check_open()
-        if (job_id is not None) is resend:
+        if (job_id is not None) is bool(resend):
             raise ValueError("say either job_id=... or resend=True")
         work = self._work
-        number = batch if isinstance(batch, int) else batch.number
+        number = number_of(batch)
+        job_id = None if job_id is None else job_id_of(job_id)
         record = await work.scribe.look_up(number)
         if record is None or record.state is not BatchState.UNKNOWN:
             raise ValueError(
@@ -389,8 +393,3 @@ class FanOut(AsyncContextManagerMixin):
     def _check_open(self) -> None:
         if not self._is_open:
             raise NotOpen(_NOT_OPEN)
-
-
-def _again(failure: Exception | None) -> Exception:
-    # A copy: of an exception raised again and again, the traceback would grow each time.
-    return copy(failure) if isinstance(failure, AnnoLabError) else failure or RuntimeError()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from anyio import CancelScope, create_task_group, current_time, move_on_after, sleep
@@ -134,6 +135,12 @@ class RunWork:
     def has_failed(self) -> bool:
         """Whether it makes no sense to go on, and what was open has been answered."""
         return self.failure is not None and not self._sender.is_busy
+
+    @property
+    def failure_to_raise(self) -> Exception:
+        """What makes it senseless to go on, as a copy: of what is raised again and again, the traceback would grow."""
+        failure = self.failure
+        return copy(failure) if isinstance(failure, AnnoLabError) else failure or RuntimeError()
 
     @property
     def is_over(self) -> bool:

@@ -186,9 +186,12 @@ class Hooks:
     """
 
     def __init__(self, hooks: Collection[Hook] = ()) -> None:
-        for hook in hooks:
+        try:
+            self._hooks = tuple(hooks)
+        except TypeError:
+            raise ConfigurationError(f"hooks is {hooks!r}, not a list of them") from None
+        for hook in self._hooks:
             _check(hook)
-        self._hooks = hooks
         self._is_told: set[Callable[..., Any]] = set()
         self.request: Callable[[RequestBegan], dict[str, str] | None] | None = self._asks()
         self.request_end: Callable[[RequestEnded], None] | None = self._tells("on_request_end")

@@ -10,6 +10,7 @@ from anyio import CancelScope, Lock, Semaphore, current_time, sleep
 from attrs import frozen
 
 from annolab_async._records import is_positive
+from annolab_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -94,9 +95,14 @@ class Throttle:
 
     Args:
         limit: what the user allows, None for anything.
+
+    Raises:
+        ConfigurationError: that is no limit.
     """
 
     def __init__(self, limit: RateLimit | None = None) -> None:
+        if limit is not None and not isinstance(limit, RateLimit):
+            raise ConfigurationError(f"rate_limit is {limit!r}, not a bound such as RateLimit(10)")
         rate = limit.max_per_second if limit else None
         burst = None
         if limit:

@@ -76,6 +76,6 @@ class Mailbox(ABC, Generic[T]):
         for letter in self._of_subject.pop(subject, ()):
             letter.news = None
             self._count -= 1
-        # Void letters at the front are let go of here, those behind when their turn comes.
-        while self._letters and self._letters[0].news is None:
-            self._letters.popleft()
+        # When most are void: behind one that nobody reads, they would pile up.
+        if len(self._letters) > 2 * self._count:
+            self._letters = deque(letter for letter in self._letters if letter.news is not None)

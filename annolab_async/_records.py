@@ -25,6 +25,7 @@ __all__ = [
     "Outcome",
     "Transition",
     "WatchStats",
+    "check_request",
     "is_positive",
     "job_id_of",
     "name_faults",
@@ -206,6 +207,16 @@ class InferenceJob:
 def is_positive(value: object) -> bool:
     """Return whether a value is a positive, finite number."""
     return isinstance(value, int | float) and type(value) is not bool and 0 < value < math.inf
+
+
+def check_request(request: object) -> None:
+    """See to it that something is a request.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(request, InferenceRequest):
+        raise TypeError(f"request is a {type(request).__name__}, not an InferenceRequest")
 
 
 def job_id_of(job: InferenceJob | int) -> int:

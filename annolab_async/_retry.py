@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from annolab_async._records import is_positive
-from annolab_async.errors import InvalidResponse, NoResponse, RequestNotSent, StatusError
+from annolab_async.errors import (
+    ConfigurationError,
+    InvalidResponse,
+    NoResponse,
+    RequestNotSent,
+    StatusError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +31,7 @@ __all__ = [
     "backoff",
     "growth_faults",
     "is_overload",
+    "policy_of",
     "verdict",
     "worth_asking_again",
     "worth_submitting_again",
@@ -133,6 +140,21 @@ class RetryPolicy:
                 return None
             delay = max(delay, asked)
         return delay if elapsed + delay <= self.total_time else None
+
+
+def policy_of(retry: RetryPolicy | None) -> RetryPolicy:
+    """Return the policy that a client is given, else the usual one.
+
+    Raises:
+        ConfigurationError: that is no policy.
+    """
+    if retry is None:
+        return RetryPolicy()
+    if not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(
+            f"retry is {retry!r}, not a policy such as RetryPolicy(attempts=3)"
+        )
+    return retry
 
 
 class RetryBudget:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from annolab_async._records import JobState
 
-__all__ = ["Backoff", "FixedInterval", "PollPlanner", "PollSchedule"]
+__all__ = ["Backoff", "FixedInterval", "PollPlanner", "PollSchedule", "check_schedule"]
 
 
 class PollPlanner(Protocol):
@@ -73,6 +73,18 @@ class PollSchedule(Protocol):
     def planner(self, random: Random) -> PollPlanner:
         """Return the rule at work on one watcher's jobs; ``random`` is where jitter comes from."""
         ...
+
+
+def check_schedule(schedule: object) -> None:
+    """See to it that something is a schedule.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(schedule, type) or not callable(getattr(schedule, "planner", None)):
+        raise ValueError(  # noqa: TRY004  # as every other option that makes no sense
+            f"schedule is {schedule!r}, not a schedule such as FixedInterval(10)"
+        )
 
 
 @frozen

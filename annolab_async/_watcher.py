@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime
@@ -24,12 +25,13 @@ from annolab_async._delivery import Delivery
 from annolab_async._limits import Pacer
 from annolab_async._predictive import Predictive
 from annolab_async._records import InferenceJob, WatchStats, is_positive, job_id_of
+from annolab_async._schedule import check_schedule
 from annolab_async._watch_report import WatchReport
 from annolab_async._watch_state import WatchState
 from annolab_async.errors import AnnoLabError, JobLost, NotOpen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
     from annolab_async._records import Transition
     from annolab_async._schedule import PollSchedule
@@ -70,7 +72,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
 
     Args:
         client: what to ask with, an :class:`AsyncInferenceClient`.
-        jobs: jobs, or their ids; more can be added at any time.
+        jobs: jobs, or their ids, or a single one; more can be added at any time.
         max_concurrent_polls: requests under way at once, and with that the number of tasks.
         max_polls_per_second: a bound on the polls of all jobs together, None for none.
         schedule: when to ask for which job; None is ``Predictive()``.
@@ -85,7 +87,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
     def __init__(
         self,
         client: StatusSource,
-        jobs: Iterable[InferenceJob | int] = (),
+        jobs: InferenceJob | int | Iterable[InferenceJob | int] = (),
         *,
         max_concurrent_polls: int = 16,
         max_polls_per_second: float | None = None,
@@ -104,10 +106,12 @@ class InferenceWatcher(AsyncContextManagerMixin):
             )
         if failure_budget != 0 and not is_positive(failure_budget):
             raise ValueError(f"failure_budget is {failure_budget}, not a number of seconds")
+        schedule = Predictive() if schedule is None else schedule
+        check_schedule(schedule)
         random = Random()
         self._client = client
         self._state = WatchState(
-            planner=(schedule or Predictive()).planner(random),
+            planner=schedule.planner(random),
             pacer=Pacer(max_polls_per_second),
             retry=client.retry,
             budget=client.budget,
@@ -118,9 +122,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         )
         self._permits = max_concurrent_polls
         self._job_timeout = _checked_timeout(job_timeout)
-        self._early = [*jobs]
-        for job in self._early:
-            job_id_of(job)
+        self._early = [job for job, _ in _flat((jobs,))]
         self._takes_jobs = True
         self._keep_open = keep_open
         self._has_begun = False
@@ -191,7 +193,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
             raise NotOpen("The watcher was closed: it takes no more jobs. Make another one.")
         timeout = _checked_timeout(job_timeout) or self._job_timeout
         now = current_time()
-        for job, job_id in [(job, job_id_of(job)) for job in _flat(jobs)]:
+        for job, job_id in [*_flat(jobs)]:
             if job_id in self._state or self._delivery.end_of(job_id):
                 continue
             known = job if isinstance(job, InferenceJob) else None
@@ -386,12 +388,10 @@ class InferenceWatcher(AsyncContextManagerMixin):
 
 def _flat(
     jobs: Iterable[InferenceJob | int | Iterable[InferenceJob | int]],
-) -> Iterator[InferenceJob | int]:
-    for job in jobs:
-        if isinstance(job, InferenceJob | int):
-            yield job
-        else:
-            yield from job
+) -> Iterator[tuple[InferenceJob | int, int]]:
+    for some in jobs:
+        for job in some if isinstance(some, Iterable) else (some,):
+            yield job, job_id_of(job)
 
 
 def _checked_timeout(timeout: float | None) -> float | None:

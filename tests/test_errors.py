@@ -183,7 +183,7 @@ def test_a_status_error_says_what_was_asked_and_what_the_server_said() -> None:
     assert str(status_error(404)).startswith(
         f"GET {PATH} answered 404: No. (Check the names and ids"
     )
-    assert str(make_status_error(409)) == f"GET {PATH} answered 409."
+    assert str(make_status_error(409)).startswith(f"GET {PATH} answered 409. (")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +195,8 @@ def test_a_status_error_says_what_was_asked_and_what_the_server_said() -> None:
         (status_error(400), "Mend what it names"),
         (status_error(429), "rate_limit"),
         (status_error(502), "ask again later"),
+        (status_error(409), "Is the base URL that of AnnoLab"),
+        (status_error(302), "Is the base URL that of AnnoLab"),
         (NoResponse(method="GET", path="/", cause=OSError()), "a longer timeout"),
         (
             RequestNotSent(method="POST", path="/", cause=OSError()),

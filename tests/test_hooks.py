@@ -507,6 +507,13 @@ def test_what_is_no_hook_is_refused_at_construction(hook: Any) -> None:
         AsyncInferenceClient(KEY, hooks=[hook])
 
 
+async def test_hooks_may_come_one_by_one() -> None:
+    recorder = Recorder()
+    async with in_process(an_emulator(), hooks=(hook for hook in [recorder])) as client:  # pyright: ignore[reportArgumentType]
+        await client.submit(a_request())
+    assert recorder.of(SubmissionEnded)
+
+
 def test_an_attribute_that_is_no_method_is_refused() -> None:
     class Odd:
         on_retry = 5

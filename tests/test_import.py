@@ -23,3 +23,8 @@ def test_importing_brings_nothing_beyond_the_core_dependencies() -> None:
     }
     assert foreign - CORE - THEIRS - OPTIONAL <= {"site", "sitecustomize"}
     assert foreign >= CORE - {"attr"}
+
+
+def test_ledgers_that_need_no_extra_come_with_the_package() -> None:
+    code = "import sys; sys.modules['sqlalchemy'] = None; import annolab_async as it; it.Ledger; it.MemoryLedger()"
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)  # noqa: S603

@@ -94,6 +94,16 @@ def test_discard_drops_all_that_waits_for_a_job_and_nothing_else() -> None:
     assert drain(mailbox) == [step(2, None, "Queued")]
 
 
+def test_what_is_discarded_behind_one_that_nobody_reads_does_not_pile_up() -> None:
+    mailbox = TransitionMailbox()
+    mailbox.put(step(1, None, "Queued"))
+    for job_id in range(2, 1000):
+        mailbox.put(step(job_id, None, "Queued"))
+        mailbox.discard(job_id)
+    assert len(mailbox._letters) <= 2
+    assert drain(mailbox) == [step(1, None, "Queued")]
+
+
 def test_a_discarded_job_is_not_merged_with_what_it_was_before() -> None:
     mailbox = TransitionMailbox(room=1)
     mailbox.put(step(1, "Queued", "Running"))

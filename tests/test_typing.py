@@ -42,7 +42,7 @@ StatusError(404, "Not found.")  # E: call-arg
 async def misuse_a_client(client: AsyncInferenceClient, jobs: list[InferenceJob]) -> None:
     client.watch(jobs, max_polls=3)  # E: call-arg
     client.watch(jobs, keep_open="yes")  # E: arg-type
-    client.watch(jobs[0])  # E: arg-type
+    client.watch("12")  # E: arg-type
     client.watch(schedule=15)  # E: arg-type
     client.submit(jobs[0])  # E: arg-type, unused-coroutine
     await client.get_job("7")  # E: arg-type

@@ -24,6 +24,7 @@ from annolab_async import (
     WaitTimeout,
     _delivery,
 )
+from tests.builders import make_job, make_transition
 from tests.service import KEY, a_request, an_emulator, in_process, submit_many, task_count
 
 pytestmark = pytest.mark.anyio
@@ -270,17 +271,36 @@ async def test_who_waits_is_told_the_end_although_another_discards_the_job() -> 
             tasks.start_soon(handler)
 
 
-async def test_a_service_that_waits_and_never_iterates_piles_nothing_up() -> None:
+async def test_a_service_that_waits_and_never_iterates_piles_up_no_more_than_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 2)
     async with in_process(an_emulator()) as client, client.watch(keep_open=True) as watcher:
         for _ in range(5):
             job = await client.submit(a_request())
             watcher.add(job)
             await watcher.wait(job)
-        assert len(watcher._delivery._mailbox) == 0
         watcher.add(await client.submit(a_request()))
         await anyio.sleep(100)
         watcher.close()
-        assert [seen.inference_job_id for seen in await everything(watcher) if seen.outcome] == [6]
+        ends = [seen.inference_job_id for seen in await everything(watcher) if seen.outcome]
+        assert ends == [5, 6], "and what was waited for is yielded, too"
+        assert not watcher._delivery._heard - {5}
+
+
+async def test_an_end_that_is_heard_of_when_it_is_forgotten_is_let_go_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 1)
+    delivery = _delivery.Delivery(keep_open=True)
+    for job_id in (1, 2):
+        ended = make_job(job_id, "Finished")
+        delivery.publish(make_transition(job_id, ended, None, Outcome.FINISHED))
+    delivery.was_heard(1)
+    left = delivery.take()
+    assert left is not None
+    assert left.inference_job_id == 2
+    assert delivery.take() is None
 
 
 async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
@@ -289,6 +309,14 @@ async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
         async with client.watch() as watcher:
             watcher.add(jobs[0], jobs[1:3], (job.inference_job_id for job in jobs[3:]))
             assert watcher.stats.active == 4
+
+
+async def test_a_single_job_needs_no_list() -> None:
+    async with in_process(an_emulator()) as client:
+        job = await client.submit(a_request())
+        for one in (job, job.inference_job_id):
+            async with client.watch(one) as watcher:
+                assert [seen.outcome for seen in await everything(watcher)][-1] is Outcome.FINISHED
 
 
 async def test_a_failure_raised_again_and_again_does_not_grow() -> None:
@@ -432,7 +460,14 @@ async def test_backoff_spares_requests() -> None:
         {"job_timeout": -1},
         {"failure_budget": -1},
         {"failure_budget": float("nan")},
+        {"schedule": 5},
+        {"schedule": 0},
+        {"schedule": FixedInterval},
         {"jobs": ["12"]},
+        {"jobs": "12"},
+        {"jobs": None},
+        {"jobs": 0},
+        {"jobs": [[1]]},
         {"jobs": [True]},
         {"jobs": [0]},
     ],
@@ -446,4 +481,6 @@ async def test_senseless_arguments_are_refused_before_anything_is_polled(
         async with client.watch(keep_open=True) as watcher:
             with pytest.raises(ValueError, match="neither an InferenceJob nor a job id"):
                 watcher.add(1, "../../admin")  # type: ignore[arg-type]  # that is the point
+            with pytest.raises(ValueError, match="None is neither an InferenceJob nor a job id"):
+                watcher.add(1, None)  # type: ignore[arg-type]  # that is the point
             assert watcher.stats.active == 0, "none was added"

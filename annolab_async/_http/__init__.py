@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from annolab_async._http._apart import apart
 from annolab_async._http._faults import Progress
 from annolab_async._http._fetch import Fetcher
-from annolab_async._http._given import check_client, has_network
+from annolab_async._http._given import check_bounds, has_network
 from annolab_async._http._links import SignedLink, signed_link
 from annolab_async._http._origins import check_base_url, check_path, path_within
 from annolab_async._http._session import HttpSession
@@ -29,7 +29,7 @@ __all__ = [
     "TransportName",
     "apart",
     "check_base_url",
-    "check_client",
+    "check_bounds",
     "check_path",
     "has_network",
     "path_within",

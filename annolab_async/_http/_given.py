@@ -1,4 +1,4 @@
-"""What can be told of an HTTP client that the caller brings along."""
+"""What the caller brings along, and what can be told of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from annolab_async._records import is_positive
 from annolab_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
 
     HttpClient = httpx.AsyncClient | httpx2.AsyncClient
 
-__all__ = ["HttpClient", "build", "check_client", "has_network", "is_stock", "pool_size"]
+__all__ = [
+    "HttpClient",
+    "build",
+    "check_bounds",
+    "check_client",
+    "has_network",
+    "is_stock",
+    "pool_size",
+]
 
 _IN_PROCESS: Final = frozenset({"ASGITransport", "MockTransport"})
 
@@ -32,6 +41,18 @@ def check_client(client: object) -> None:
     raise ConfigurationError(
         f"http_client is a {type(client).__qualname__}, not an httpx.AsyncClient or httpx2.AsyncClient"
     )
+
+
+def check_bounds(*, timeout: float, max_connections: int) -> None:
+    """See to it that a client's bounds make sense.
+
+    Raises:
+        ConfigurationError: one does not.
+    """
+    if not is_positive(timeout):
+        raise ConfigurationError(f"timeout is {timeout}, not a positive number of seconds")
+    if type(max_connections) is not int or max_connections < 1:
+        raise ConfigurationError(f"max_connections is {max_connections}, not an integer from 1 up")
 
 
 def has_network(client: HttpClient, url: str) -> bool:

@@ -23,6 +23,7 @@ __all__ = [
     "Group",
     "Json",
     "Ledger",
+    "LedgerPath",
     "MaxPerSecond",
     "Model",
     "OutputLayer",
@@ -94,6 +95,10 @@ Ledger = Annotated[
         envvar="ANNOLAB_LEDGER",
         help="Where the run is written down: a SQLite file, or postgresql://…",
     ),
+]
+LedgerPath = Annotated[
+    str | None,
+    typer.Argument(metavar="LEDGER", help="The ledger, as --ledger.", show_default=False),
 ]
 RunName = Annotated[
     str,

@@ -8,12 +8,13 @@ import typer
 
 from annolab_async.cli._go_on import JobTimeout, MaxInFlight, OnError, OnErrorOption, Way, go_on
 from annolab_async.cli._ledgers import existing_ledger, find_run, stored_plan
-from annolab_async.cli._options import BaseUrl, Json, Ledger, MaxPerSecond, RunName
+from annolab_async.cli._options import BaseUrl, Json, Ledger, LedgerPath, MaxPerSecond, RunName
 
 __all__ = ["resume"]
 
 
 async def resume(
+    path: LedgerPath = None,
     ledger: Ledger = "run.db",
     run_name: RunName = "default",
     *,
@@ -37,6 +38,7 @@ async def resume(
     Batches that have finished stay so, jobs under way are watched again, and what was never sent is sent.
     Batches that may or may not have been sent stay unknown: [bold]annolab-async resolve[/bold] is for those.
     """
+    ledger = path or ledger
     async with existing_ledger(ledger) as opened:
         plan = stored_plan(await find_run(opened, run_name, spec=ledger))
     way = Way(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from annolab_async.cli._ledgers import existing_ledger, the_run
-from annolab_async.cli._options import Json, Ledger
+from annolab_async.cli._options import Json, Ledger, LedgerPath
 from annolab_async.cli._terminal import print_json, print_line, print_table, tell
 from annolab_async.cli._words import clock, counts
 
@@ -21,10 +19,7 @@ __all__ = ["runs"]
 
 
 async def runs(
-    path: Annotated[
-        str | None,
-        typer.Argument(metavar="LEDGER", help="The ledger, as --ledger.", show_default=False),
-    ] = None,
+    path: LedgerPath = None,
     ledger: Ledger = "run.db",
     *,
     is_json: Json = False,

@@ -28,7 +28,7 @@ class StatusError(AnnoLabError):
         retry_after: seconds the server asked to wait, None when it did not say.
     """
 
-    _hint: ClassVar[str] = ""
+    _hint: ClassVar[str] = "(Is the base URL that of AnnoLab, with no proxy in between?)"
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class StatusError(AnnoLabError):
         self.retry_after = retry_after
         text = f"{method} {path} answered {status_code}"
         text += f": {message}" if message else "."
-        super().__init__(f"{text} {self._hint}".rstrip())
+        super().__init__(f"{text} {self._hint}")
 
     @classmethod
     def of(

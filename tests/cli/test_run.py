@@ -72,7 +72,7 @@ def test_errored_batches_are_1_and_are_tried_again_by_the_command_that_is_named(
         assert done.returncode == 1
         assert "batch 2 (job 2) errored, sources 3, 4" in done.stdout
         assert "annolab-async resume --retry" in done.stderr
-        done = place.call("resume", "--retry")
+        done = place.call("resume", "run.db", "--retry")
         assert done.returncode == 1
         assert "Trying 1 batch once more" in done.stderr
         assert len(place.emulator.jobs) == 3

@@ -130,6 +130,25 @@ async def test_what_is_no_job_id_is_refused_and_changes_nothing(
         assert await to_end(run) == []
 
 
+async def test_a_batch_has_a_job_that_is_given_itself(ledger: Ledger) -> None:
+    service = Service()
+    service.loses([1], times=1)
+    async with in_process(service) as client, client.fan_out(a_plan(2), ledger=ledger) as run:
+        await to_end(run)
+        job = await client.get_job(1)
+        assert (await run.resolve(run.unknown()[0], job_id=job)).inference_job_id == 1
+        await to_end(run)
+        assert run.summary.batches == {BatchState.FINISHED: 1}
+
+
+@pytest.mark.parametrize("batch", ["1", None, True, 1.0])
+async def test_what_is_no_batch_is_refused(ledger: Ledger, batch: Any) -> None:
+    async with in_process(Service()) as client, client.fan_out(a_plan(2), ledger=ledger) as run:
+        await to_end(run)
+        with pytest.raises(ValueError, match="neither a BatchRecord nor the number of a batch"):
+            await run.resolve(batch, resend=True)
+
+
 async def test_a_job_that_is_another_batchs_is_refused(ledger: Ledger) -> None:
     service = Service(base_seconds=100.0)
     service.loses([1])
@@ -194,6 +213,13 @@ async def test_only_batches_in_the_states_asked_for_are_tried_again() -> None:
         assert await to_end(run) == []
         assert await run.retry(BatchState.ERRORED) == 5
         await to_end(run)
+        named: Any = "ERRORED"
+        assert await run.retry(named) == 5
+        await to_end(run)
+        assert await run.retry({named}) == 5
+        await to_end(run)
+        with pytest.raises(ValueError, match="'BROKEN' is not a valid BatchState"):
+            await run.retry(["BROKEN"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
         assert await run.retry(iter([BatchState.ERRORED])) == 5  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         await to_end(run)
 
