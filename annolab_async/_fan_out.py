@@ -19,7 +19,7 @@ from annolab_async._batch_records import BatchState, number_of, states_of
 from annolab_async._fan_out_options import check_options
 from annolab_async._fan_out_work import RunWork
 from annolab_async._owners import own_name
-from annolab_async._records import is_positive, job_id_of
+from annolab_async._records import InferenceJob, is_positive, job_id_of
 from annolab_async._results import export_of, results_of, sources_of
 from annolab_async._watcher import InferenceWatcher
 from annolab_async.errors import NotOpen
@@ -29,13 +29,12 @@ from annolab_async.report import report_on
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Iterable
 
+    from annolab_async._batch_client import BatchClient
     from annolab_async._batch_plan import BatchPlan
     from annolab_async._batch_records import BatchRecord
     from annolab_async._fan_out_state import FanOutSummary
-    from annolab_async._records import InferenceJob
     from annolab_async._results import Results, RunExport
     from annolab_async._schedule import PollSchedule
-    from annolab_async._sender import BatchClient
     from annolab_async.ledger import Ledger
     from annolab_async.report import Report
 
@@ -277,18 +276,20 @@ class FanOut(AsyncContextManagerMixin):
 
         Args:
             batch: the batch, or its number.
-            job_id: the job that it has, or its id: it is watched from now on.
+            job_id: the job that it has, or its id, which is asked for: it is watched from now on.
             resend: that it has none: it is sent again.
 
         Raises:
-            ValueError: the batch is not UNKNOWN, the job is watched for another batch, or neither or both of the two
-                were said.
+            ValueError: the batch is not UNKNOWN, the job runs over other sources or is watched for another batch, or
+                neither or both of the two were said.
+            NotFound, StatusError, RequestNotSent, NoResponse, InvalidResponse: the job could not be asked for.
         """
         self._check_open()
         if (job_id is not None) is bool(resend):
             raise ValueError("say either job_id=... or resend=True")
         work = self._work
         number = number_of(batch)
+        job = job_id
         job_id = None if job_id is None else job_id_of(job_id)
         record = await work.scribe.look_up(number)
         if record is None or record.state is not BatchState.UNKNOWN:
@@ -297,6 +298,10 @@ class FanOut(AsyncContextManagerMixin):
             )
         if job_id is not None and (other := work.batch_of(job_id)) is not None:
             raise ValueError(f"job {job_id} is batch {other}'s")
+        if job is not None:
+            job = job if isinstance(job, InferenceJob) else await self._client.get_job(job)
+            if {*job.source_ids} != {*record.source_ids}:
+                raise ValueError(f"job {job_id} runs over other sources than batch {number}")
         to = BatchState.PLANNED if resend else BatchState.SUBMITTED
         after = await work.scribe.change(record, to, inference_job_id=job_id)
         if after is None:

@@ -23,10 +23,10 @@ from annolab_async.errors import AnnoLabError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
+    from annolab_async._batch_client import BatchClient
     from annolab_async._batch_plan import BatchPlan
     from annolab_async._fan_out_state import FanOutSummary
     from annolab_async._records import InferenceJob, Transition
-    from annolab_async._sender import BatchClient
     from annolab_async._watcher import InferenceWatcher
     from annolab_async.ledger import LedgerRun
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from annolab_async._annotations import Annotation
+    from annolab_async._batch_client import BatchClient
     from annolab_async._batch_plan import BatchPlan
     from annolab_async._batch_records import BatchRecord
     from annolab_async._download import DownloadProgress
     from annolab_async._exports import Export
     from annolab_async._reading import ReadingOptions
-    from annolab_async._sender import BatchClient
 
 __all__ = ["Results", "RunExport", "SourceResult", "export_of", "results_of", "sources_of"]
 

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from contextlib import ExitStack, suppress
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class, sleep
 
@@ -15,7 +15,6 @@ from annolab_async._hook_records import RetryPlanned
 from annolab_async._hooks import told_of_submission
 from annolab_async._mailbox import ROOM
 from annolab_async._retry import is_overload, worth_submitting_again
-from annolab_async._status_source import StatusSource
 from annolab_async.errors import (
     AnnoLabError,
     AuthenticationError,
@@ -29,16 +28,15 @@ from annolab_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    from annolab_async._batch_client import BatchClient
     from annolab_async._batch_plan import BatchPlan
-    from annolab_async._exports import Export
     from annolab_async._fan_out_state import Books, RecordMailbox
-    from annolab_async._http import Progress
-    from annolab_async._records import InferenceJob, InferenceRequest
+    from annolab_async._records import InferenceJob
     from annolab_async._scribe import Scribe
 
-__all__ = ["BatchClient", "Sender"]
+__all__ = ["Sender"]
 
 _log: Final = logging.getLogger(__name__)
 # How many answers in a row may be lost, or batches be refused before any was taken, until it is no accident.
@@ -51,32 +49,6 @@ _TAKEN: Final = (
     BatchState.TIMED_OUT,
     BatchState.LOST,
 )
-
-
-class BatchClient(StatusSource, Protocol):
-    """What a fan-out needs of a client."""
-
-    def progress(self) -> Progress:
-        """Return what is to be told how far a submission has come."""
-        ...
-
-    async def submit_once(self, request: InferenceRequest, progress: Progress) -> InferenceJob:
-        """Send a batch whose turn it is, once."""
-        ...
-
-    async def export(
-        self,
-        *,
-        group_name: str,
-        project: str | int,
-        source_ids: Iterable[int] | None = None,
-        layers: Iterable[str] | None = None,
-        include_annotation_types: bool = False,
-        include_sources: bool = False,
-        include_text_bounds: bool = False,
-    ) -> Export:
-        """Have annotations exported."""
-        ...
 
 
 class Sender:

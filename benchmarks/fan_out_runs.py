@@ -116,6 +116,9 @@ class _Service(InMemory):
         """Return what nobody tells anything."""
         return Progress()
 
+    async def get_job(self, job: InferenceJob | int) -> NoReturn:
+        raise NotImplementedError(f"nobody asks for job {job} here")
+
     async def export(self, **_: Any) -> NoReturn:
         raise NotImplementedError("nothing is exported here")
 

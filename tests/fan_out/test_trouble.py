@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from annolab_async import (
     BatchState,
     InvalidRequest,
+    NotFound,
     RequestNotSent,
     RetryPolicy,
     SubmissionUnknown,
@@ -87,16 +88,30 @@ async def test_a_batch_is_resolved_by_another_process_than_the_one_that_lost_it(
             assert run.summary.batches == {BatchState.FINISHED: 5}
 
 
-async def test_a_job_that_is_not_there_makes_the_batch_lost_and_no_more(ledger: Ledger) -> None:
+async def test_a_job_that_is_not_there_is_refused_and_changes_nothing(ledger: Ledger) -> None:
     service = Service()
     service.loses([3])
     async with in_process(service) as client, client.fan_out(a_plan(10), ledger=ledger) as run:
         await to_end(run)
-        await run.resolve(2, job_id=4711)
-        *_, last = await to_end(run)
-    assert last.state is BatchState.LOST
-    assert "4711" in (last.error or "")
-    assert run.failed_source_ids() == [3, 4]
+        with pytest.raises(NotFound, match="4711"):
+            await run.resolve(2, job_id=4711)
+        assert [record.number for record in run.unknown()] == [2]
+        assert await to_end(run) == []
+
+
+@pytest.mark.parametrize("by", ["id", "job"])
+async def test_a_job_over_other_sources_is_refused_also_when_it_has_ended(
+    ledger: Ledger, by: str
+) -> None:
+    service = Service()
+    service.loses([3])
+    async with in_process(service) as client, client.fan_out(a_plan(10), ledger=ledger) as run:
+        await to_end(run)
+        job = await client.get_job(1 + service.batches.index((5, 6)))
+        with pytest.raises(ValueError, match="runs over other sources than batch 2"):
+            await run.resolve(2, job_id=job if by == "job" else job.inference_job_id)
+        assert [record.number for record in run.unknown()] == [2]
+        assert await to_end(run) == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +131,7 @@ async def test_one_of_two_things_is_said_of_an_unknown_batch(said: Any) -> None:
             await run.resolve(1, **said)
 
 
-@pytest.mark.parametrize("job_id", [0, -1, True, 2**63, "7", 1.0])
+@pytest.mark.parametrize("job_id", [0, -1, True, "7", 1.0])
 async def test_what_is_no_job_id_is_refused_and_changes_nothing(
     ledger: Ledger, job_id: Any
 ) -> None:
