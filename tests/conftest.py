@@ -21,8 +21,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ANNOLAB_API_KEY", raising=False)
-    monkeypatch.delenv("ANNOLAB_BASE_URL", raising=False)
+    for name in ("ANNOLAB_API_KEY", "ANNOLAB_BASE_URL", "ANNOLAB_LEDGER", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
 
 
 @pytest.fixture(autouse=True)
