@@ -117,7 +117,7 @@ def test_a_table_is_folded_on_a_terminal_and_nowhere_else(
     print_table(["name"], [["x" * 500]])
     assert max(map(len, capsys.readouterr().out.splitlines())) == 500
     monkeypatch.setattr(_terminal.OUT, "_force_terminal", True)
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(_terminal.OUT, "_width", 60)
     print_table(["name"], [["x" * 500]])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
@@ -126,7 +126,7 @@ def test_on_a_terminal_that_is_too_narrow_no_column_of_a_table_is_lost(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_terminal.OUT, "_force_terminal", True)
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(_terminal.OUT, "_width", 40)
     row = ("default", "2026-11-24 06:22:36Z", "2,000", "17 finished, 1 errored")
     print_table(("run", "begun", "sources", "states"), [row], right=("sources",), whole=("begun",))
     assert capsys.readouterr().out.splitlines()[1].split("  ")[:2] == [*row[:2]]
