@@ -223,7 +223,7 @@ class RunWork:
         self.look_for_work()
         if repeated := self._cutter.repeated:
             _log.warning(
-                "%d source ids of the plan occur more than once and are sent once, such as %s.",
+                "Source ids that occur more than once in the plan are sent once: %d, such as %s.",
                 repeated,
                 ", ".join(map(str, self._cutter.some_repeated)),
                 extra={"run": self.scribe.run_name},

@@ -21,7 +21,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ANNOLAB_API_KEY", "ANNOLAB_BASE_URL", "ANNOLAB_LEDGER", "NO_COLOR", "FORCE_COLOR"):
+    for name in (
+        "ANNOLAB_API_KEY",
+        "ANNOLAB_BASE_URL",
+        "ANNOLAB_LEDGER",
+        "NO_COLOR",
+        "FORCE_COLOR",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
 

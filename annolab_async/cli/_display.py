@@ -72,6 +72,15 @@ class Traffic:
             return None
         return f"trying again: {self._trouble[0]}"
 
+    async def tell_trouble(self) -> None:
+        """Tell in a line why requests are sent again, whenever that is news, until cancelled."""
+        last: str | None = None
+        while True:
+            await sleep(_LINE_EVERY)
+            if (trouble := self.trouble()) and trouble != last:
+                tell(trouble)
+            last = trouble
+
 
 class Display:
     """Shows a run on stderr for as long as its block lasts.

@@ -139,8 +139,8 @@ async def follow(
     try:
         with display or nullcontext(), _without_what_is_shown():
             async with create_task_group() as tasks:
-                if display is not None:
-                    tasks.start_soon(display.keep)
+                # Where nothing is drawn, a server that is away would look like jobs that take long.
+                tasks.start_soon(followed.traffic.tell_trouble if display is None else display.keep)
                 try:
                     async with client.watch(followed.job_ids, job_timeout=timeout) as watcher:
                         async for transition in watcher:

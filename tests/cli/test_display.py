@@ -146,6 +146,25 @@ async def test_plain_lines_come_now_and_then_and_only_with_news(
     assert lines[1] == rf"{lines[0]}; trying again: not sent \x1b"
 
 
+@pytest.mark.anyio
+async def test_where_nothing_is_drawn_each_trouble_is_told_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    traffic = Traffic()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(traffic.tell_trouble)
+        await anyio.sleep(21)
+        for text in ("not sent \x1b", "not sent \x1b", "no answer"):
+            error = AnnoLabError(text)
+            traffic.on_retry(RetryPlanned(kind="poll", attempt=1, delay=1.0, error=error))
+            await anyio.sleep(21)
+        tasks.cancel_scope.cancel()
+    assert capsys.readouterr().err.splitlines() == [
+        r"trying again: not sent \x1b",
+        "trying again: no answer",
+    ]
+
+
 def test_of_very_many_batches_in_trouble_only_the_first_have_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -122,7 +122,7 @@ async def test_repeated_ids_are_left_out_counted_and_logged(
     async with in_process(service) as client:
         run = await ran(client, a_plan([1, 2, 1, 3, 3, 3]), ledger=ledger)
     assert run.summary.repeated_source_ids == 3
-    assert "3 source ids of the plan occur more than once and are sent once, such as 1, 3, 3" in (
+    assert "Source ids that occur more than once in the plan are sent once: 3, such as 1, 3, 3" in (
         caplog.text
     )
     assert sorted(service.sent) == [(1, 2), (3,)]
