@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from anyio import create_task_group, get_cancelled_exc_class
+from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ async def apart(function: Callable[[], Awaitable[T]]) -> T:
         Exception: what the function raised, itself.
     """
     if get_cancelled_exc_class() is not asyncio.CancelledError:
+        await checkpoint()  # as a task more would, lest a client that never has to wait holds up all others
         return await function()
     results: list[T] = []
     faults: list[Exception] = []
