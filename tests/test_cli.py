@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from annolab_async import Outcome
 from annolab_async.cli import _demo, _demo_fan_out, main
 from annolab_async.cli._app import app
+from tests.cli.terminal import HEEDS_INTERRUPTS
 
 SMALL = ["demo", "--batches", "30", "--batch-size", "2", "--workers", "30", "--error-share", "0.2"]
 
@@ -105,8 +106,13 @@ def test_an_outcome_that_is_not_the_truth_is_told_and_is_the_exit_status(
 
 
 def test_an_interrupt_ends_it_in_one_line() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", "from annolab_async.cli import main; main()", "demo"],
+    with subprocess.Popen(  # noqa: S603
+        [
+            sys.executable,
+            "-c",
+            f"{HEEDS_INTERRUPTS}; from annolab_async.cli import main; main()",
+            "demo",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

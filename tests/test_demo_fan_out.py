@@ -22,6 +22,7 @@ from annolab_async.cli import _demo_fan_out, _demo_run
 from annolab_async.cli._demo import DemoPlan
 from annolab_async.cli._demo_run import API_KEY, Task
 from annolab_async.emulator import Emulator, EmulatorServer, Faults
+from tests.cli.terminal import HEEDS_INTERRUPTS
 
 if TYPE_CHECKING:
     from annolab_async import BatchRecord
@@ -132,9 +133,7 @@ def children_of(process: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
 def test_an_interrupt_ends_the_process_too_that_was_started() -> None:
-    # What is started in the background, as CI may be, ignores it, and so does what that starts.
-    heeds_interrupts = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = f"{heeds_interrupts}; from annolab_async.cli import main; main()"
+    command = f"{HEEDS_INTERRUPTS}; from annolab_async.cli import main; main()"
     arguments = ["demo", "--batches", "20", "--workers", "1", "--batch-size", "1"]
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", command, *arguments],

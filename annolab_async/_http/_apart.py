@@ -27,7 +27,9 @@ async def apart(function: Callable[[], Awaitable[T]]) -> T:
         Exception: what the function raised, itself.
     """
     if get_cancelled_exc_class() is not asyncio.CancelledError:
-        await checkpoint()  # as a task more would, lest a client that never has to wait holds up all others
+        await (
+            checkpoint()
+        )  # as a task more would, lest a client that never has to wait holds up all others
         return await function()
     results: list[T] = []
     faults: list[Exception] = []

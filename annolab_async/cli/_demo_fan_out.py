@@ -105,9 +105,14 @@ async def _started(task: Task, emulator: Emulator, console: Console) -> AsyncGen
         task.command, stdin=None, stdout=None, stderr=None, start_new_session=True
     )
     async with process, create_task_group() as tasks:
-        with bar:
-            tasks.start_soon(draw)
-            yield process
+        try:
+            with bar:
+                tasks.start_soon(draw)
+                yield process
+        finally:
+            # Who is interrupted does not wait until it has come to its end.
+            with suppress(ProcessLookupError):
+                process.kill()
             tasks.cancel_scope.cancel()
 
 

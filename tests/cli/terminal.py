@@ -31,6 +31,8 @@ PROGRAM: Final = [sys.executable, "-W", "error", "-m", "annolab_async.cli"]
 _SECONDS: Final = 60.0
 _ESCAPES: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 CTRL_C: Final = b"\x03"
+# What is started in the background, as CI may be, ignores interrupts, and so does what that starts.
+HEEDS_INTERRUPTS: Final = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 
 def settings(**more: str) -> dict[str, str]:
