@@ -80,7 +80,7 @@ def test_a_word_of_the_servers_reaches_the_terminal_inert(place: Place) -> None:
 
 
 def test_a_bad_key_is_told_once_for_all(place: Place) -> None:
-    wrong = {"ANNOLAB_API_KEY": "YYYYYYY-YYYYYYY-YYYYYYY-YYYYYYY"}
+    wrong = {"ANNOLAB_API_KEY": "XXXXXXX-XXXXXXX-XXXXXXX-YYYYYYY"}
     done = place.call("status", *"123456", env=wrong)
     assert done.returncode == 1
     assert not done.stdout

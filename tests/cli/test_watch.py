@@ -117,7 +117,7 @@ def test_what_the_other_commands_write_as_json_can_be_watched(command: str, plac
 
 
 def test_a_bad_key_is_told_once_and_is_1(place: Place) -> None:
-    wrong = {"ANNOLAB_API_KEY": "YYYYYYY-YYYYYYY-YYYYYYY-YYYYYYY"}
+    wrong = {"ANNOLAB_API_KEY": "XXXXXXX-XXXXXXX-XXXXXXX-YYYYYYY"}
     done = place.call("watch", *"123", env=wrong)
     assert done.returncode == 1
     assert not done.stdout
