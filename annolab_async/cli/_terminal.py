@@ -66,7 +66,7 @@ class Own(str):
 def hide(text: str) -> str:
     """Return a text without the API key in use, and without the queries of links, which may be signed."""
     key = os.environ.get("ANNOLAB_API_KEY", "")
-    if isinstance(text, Own) and key.lower() not in text.lower():
+    if isinstance(text, Own) and not (key and key.lower() in text.lower()):
         return text
     return LINKS.hide(text) if key_fault(key) else ApiKey(key).hide(text)
 

@@ -85,6 +85,15 @@ def test_json_is_json_whatever_is_hidden_in_it(
     }
 
 
+def test_commands_can_be_copied_without_a_key_in_use_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ANNOLAB_API_KEY", raising=False)
+    command = "annolab-async resume --ledger 'sqlite:///q.db?timeout=5'"
+    tell_command(command)
+    assert capsys.readouterr().err == f"  {command}\n"
+
+
 def test_commands_are_told_as_they_can_be_copied(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
