@@ -51,11 +51,8 @@ def check_base_url(
     if isinstance(plain_http_hosts, str):
         raise ConfigurationError("plain_http_hosts is a string, not a collection of host names")
     fault = "" if _ONLY_PRINTABLE.fullmatch(base_url) else "space or other odd character"
-    fault += (
-        ""
-        if base_url.isascii()
-        else " (hosts with other letters have a name that begins with xn--, too)"
-    )
+    if not base_url.isascii():
+        fault += " (hosts with other letters have a name that begins with xn--, too)"
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL:
