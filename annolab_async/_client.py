@@ -137,7 +137,7 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
         )
         self._key = key
         self._path = check_path(inference_path)
-        self.retry = policy_of(retry)
+        self.retry: RetryPolicy = policy_of(retry)
         self._session = HttpSession(
             base_url=self._base_url,
             key=key,
@@ -146,9 +146,9 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
             timeout=timeout,
             max_connections=max_connections,
         )
-        self.budget = RetryBudget()
-        self.hooks = Hooks(hooks)
-        self.turns = Turnstile(
+        self.budget: RetryBudget = RetryBudget()
+        self.hooks: Hooks = Hooks(hooks)
+        self.turns: Turnstile = Turnstile(
             self._session.max_at_once,
             Throttle(rate_limit),
             on_wait=None if self.hooks.wait is None else self._tell_wait,

@@ -75,8 +75,8 @@ class Export:
     """
 
     def __init__(self, calls: ExportCalls, job: ExportJob) -> None:
-        self.job = job
-        self.archive_limits = ArchiveLimits()
+        self.job: ExportJob = job
+        self.archive_limits: ArchiveLimits = ArchiveLimits()
         self._calls = calls
         self._link: str | None = None
         self._file: Path | None = None

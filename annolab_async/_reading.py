@@ -59,7 +59,7 @@ class Records(AsyncIterator[T]):
         on_skipped: Callable[[ExportError], None] | None,
         is_strict: bool,
     ) -> None:
-        self.skipped = 0
+        self.skipped: int = 0
         self._readers = deque(readers)
         self._reader: RecordReader[T] | None = None
         self._on_skipped = on_skipped

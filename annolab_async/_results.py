@@ -35,7 +35,7 @@ class RunExport:
     """
 
     def __init__(self, parts: Sequence[Export]) -> None:
-        self.parts = tuple(parts)
+        self.parts: tuple[Export, ...] = tuple(parts)
 
     def __repr__(self) -> str:
         return f"<RunExport {[part.export_id for part in self.parts]}>"

@@ -136,7 +136,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         self._polls = 0
         self._in_flight = 0
         self._handed_out = 0
-        self.report = WatchReport(client.hooks)
+        self.report: WatchReport = WatchReport(client.hooks)
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:

@@ -106,7 +106,7 @@ class HttpSession(AsyncContextManagerMixin):
         self._timeout = timeout
         phase = _PHASE * timeout
         self._phases = _CONNECTING * timeout, phase, phase, phase
-        self.max_at_once = max_connections
+        self.max_at_once: int = max_connections
         self._is_traced = True
         if http_client is not None:
             self._is_traced = is_stock(http_client, base_url)

@@ -5,12 +5,12 @@ from __future__ import annotations
 try:
     from annolab_async.emulator._emulator import Emulator
     from annolab_async.emulator._server import EmulatorServer
-except ModuleNotFoundError as exc:
-    if (exc.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
+except ModuleNotFoundError as _exc:
+    if (_exc.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
         raise
     raise ImportError(
         "the emulator needs starlette and uvicorn: pip install 'annolab-async[emulator]'"
-    ) from exc
+    ) from _exc
 
 from annolab_async.emulator._annotations import EmulatedAnnotation
 from annolab_async.emulator._bad_replies import BadReply

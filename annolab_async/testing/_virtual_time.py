@@ -26,7 +26,7 @@ DEADLOCK_SECONDS: Final = 5.0
 class JumpingSelector(selectors.DefaultSelector):
     """A selector that never waits while there is a timer, and tells how long it was asked to wait instead."""
 
-    now = 0.0
+    now: float = 0.0
 
     def wait(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         """Really wait, for what comes from other threads."""
