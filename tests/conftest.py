@@ -1,15 +1,68 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
 
 from annolab_async.testing import virtual_backend
+from tests.depth import IS_QUICK, IS_THOROUGH
+from tests.reports import shorten
+from tests.surroundings import Combination, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.ledger.postgres import PostgresServer
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for another depth, and combinations of parameters that are too many for every day."""
+    is_named = any("::" in argument for argument in config.args)
+    by_test: dict[str, list[tuple[pytest.Item, Combination]]] = {}
+    for item in items:
+        combination = _combination_of(item)
+        if combination.is_possible and (is_named or _belongs_here(item)):
+            test = item.nodeid.partition("[")[0]
+            by_test.setdefault(test, []).append((item, combination))
+    if IS_QUICK and not is_named:
+        by_test = {test: _thinned(test, found) for test, found in by_test.items()}
+    chosen = {item for found in by_test.values() for item, _ in found}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        shorten(report)
+
+
+def _belongs_here(item: pytest.Item) -> bool:
+    names = {mark.name for mark in item.iter_markers()}
+    if IS_THOROUGH:
+        return not names.isdisjoint({"chance", "thorough"})
+    return "thorough" not in names and not (IS_QUICK and "full" in names)
+
+
+def _combination_of(item: pytest.Item) -> Combination:
+    callspec = getattr(item, "callspec", None)
+    return (
+        Combination.of(callspec.params, callspec.indices)
+        if callspec
+        else Combination((), frozenset())
+    )
+
+
+def _thinned(
+    test: str, found: list[tuple[pytest.Item, Combination]]
+) -> list[tuple[pytest.Item, Combination]]:
+    any_backend = found[0][0].get_closest_marker("any_backend") is not None
+    combinations = [combination for _, combination in found]
+    return [found[place] for place in thinned(test, combinations, any_backend=any_backend)]
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -17,6 +70,18 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     if request.node.get_closest_marker("sockets"):
         return request.param
     return virtual_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, which tests may restart: no other process has it."""
+    pytest.importorskip(
+        "psycopg", reason="the extra postgres is not installed", exc_type=ImportError
+    )
+    from tests.ledger.postgres import running_server  # noqa: PLC0415  # it needs psycopg
+
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -52,4 +117,7 @@ def _nothing_blocks_the_loop() -> Iterator[None]:
                 blockbuster.functions[name].can_block_in(
                     "annolab_async/_owners.py", {"_began", "_processes"}
                 )
+        # Else the signal that ends a hang raises BlockingError, which `except Exception` takes for one more failure.
+        for function in blockbuster.functions.values():
+            function.can_block_in("pytest_timeout.py", {"timeout_sigalrm"})
         yield

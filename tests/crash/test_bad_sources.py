@@ -12,7 +12,7 @@ from tests.crash.accounts import check_accounts
 from tests.crash.outside import records_in, seed_for
 from tests.crash.runner import a_plan
 from tests.crash.test_stopped import a_ledger
-from tests.faults.often import often
+from tests.depth import often
 from tests.service import an_emulator, in_process
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from annolab_async.emulator import Faults
 from annolab_async.ledger import MemoryLedger
 from tests.crash.accounts import check_accounts
 from tests.crash.crashes import Boundaries, CrashingLedger, a_client, in_state
-from tests.faults.often import often
+from tests.depth import often
 from tests.service import an_emulator
 
 if TYPE_CHECKING:

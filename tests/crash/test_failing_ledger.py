@@ -16,7 +16,7 @@ from annolab_async.ledger._sql import SqlLedger
 from tests.crash.accounts import check_accounts
 from tests.crash.outside import records_in, seed_for
 from tests.crash.runner import CLOSELY, a_plan
-from tests.faults.often import often
+from tests.depth import often
 from tests.service import KEY, in_process, task_count
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from annolab_async.emulator import Emulator, Faults
 from tests.crash.accounts import check_accounts
 from tests.crash.outside import count_in, read_all, seed_for, serving, wait_for
 from tests.crash.runner import KEY, a_runner
-from tests.faults.often import often
+from tests.depth import often
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from annolab_async.ledger import MemoryLedger, open_ledger
 from tests.crash.accounts import WITH_A_JOB, check_accounts
 from tests.crash.outside import records_in, seed_for
 from tests.crash.runner import a_plan
-from tests.faults.often import often
+from tests.depth import often
 from tests.service import BASE_URL, KEY, an_emulator, in_process, task_count
 
 if TYPE_CHECKING:

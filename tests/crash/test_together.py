@@ -16,7 +16,7 @@ from tests.crash.accounts import check_accounts
 from tests.crash.outside import read_all, read_histories, seed_for, serving, wait_for
 from tests.crash.runner import KEY, a_runner, refusal
 from tests.crash.test_killed import in_trouble
-from tests.faults.often import often
+from tests.depth import often
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,8 +7,8 @@ import pytest
 
 from annolab_async import BatchState, InvalidRequest
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER
+from tests.depth import often
 from tests.fan_out.service import Service, a_plan, in_ledger, states_of, to_end
-from tests.faults.often import often
 from tests.service import in_process
 
 if TYPE_CHECKING:

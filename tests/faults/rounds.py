@@ -17,7 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from annolab_async import AsyncInferenceClient, RetryPolicy
-from tests.faults.often import IS_THOROUGH
+from tests.depth import IS_THOROUGH
 from tests.service import KEY, a_request, task_count
 
 if TYPE_CHECKING:

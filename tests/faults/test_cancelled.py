@@ -17,9 +17,9 @@ from anyio.lowlevel import checkpoint
 from attrs import define, field, frozen
 
 from annolab_async import AsyncInferenceClient, InferenceJob, SubmissionUnknown
+from tests.depth import IS_THOROUGH, often
 from tests.faults.chaos import answer, by_request, chaos, cut, held, reply, stall
 from tests.faults.kinds import GIVEN, ONCE, OWN, Kind, Stepped, a_client, fd_count, settled_fd_count
-from tests.faults.often import IS_THOROUGH, often
 from tests.service import KEY, a_request, task_count
 
 if TYPE_CHECKING:

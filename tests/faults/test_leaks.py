@@ -19,9 +19,9 @@ from anyio.lowlevel import checkpoint
 
 from annolab_async import FixedInterval, NotOpen
 from annolab_async.testing import virtual_backend
+from tests.depth import often
 from tests.faults.chaos import by_request, chaos, stall
 from tests.faults.kinds import Stepped
-from tests.faults.often import often
 from tests.faults.rounds import AT_ONCE, ROUNDS
 from tests.service import a_request, an_emulator, in_process, submit_many, task_count
 

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from annolab_async import AsyncInferenceClient, FixedInterval, Transition
 from annolab_async._delivery import TransitionMailbox
-from tests.faults.often import often
+from tests.depth import often
 from tests.service import BASE_URL, KEY
 
 # In real time, since it is to be measured what stalls; without sockets, so that it is us who are measured.

@@ -31,8 +31,8 @@ from annolab_async import (
     StatusError,
     SubmissionUnknown,
 )
+from tests.depth import IS_THOROUGH, often
 from tests.faults.chaos import a_full_backlog, answer, chaos, cut, held, reply, stall
-from tests.faults.often import IS_THOROUGH, often
 from tests.faults.ways import OF_SUBMISSIONS, Way, client_of
 from tests.service import KEY, a_request
 

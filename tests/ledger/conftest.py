@@ -7,22 +7,13 @@ import pytest
 from annolab_async.ledger import MemoryLedger
 from annolab_async.ledger._sql import SqlLedger
 from tests.ledger.clock import Clock
-from tests.ledger.postgres import PostgresServer, find_programs, running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from pathlib import Path
 
     from annolab_async.ledger import Ledger
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Generator[PostgresServer]:
-    programs = find_programs()
-    if programs is None:
-        pytest.skip("no PostgreSQL here: pgserver has no wheel for this Python")
-    with running_server(programs) as server:
-        yield server
+    from tests.ledger.postgres import PostgresServer
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from annolab_async import RetryPolicy
+from tests.depth import often
 from tests.faults.chaos import reply, stall
-from tests.faults.often import often
 from tests.results.downloads import (
     FILE,
     OTHER,

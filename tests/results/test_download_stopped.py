@@ -18,9 +18,9 @@ import anyio.to_thread
 import pytest
 
 from annolab_async import ExportError
+from tests.depth import often
 from tests.faults.chaos import reply, stall
 from tests.faults.kinds import Stepped, fd_count, settled_fd_count
-from tests.faults.often import often
 from tests.results.downloads import (
     Links,
     a_file,
