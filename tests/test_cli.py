@@ -48,6 +48,7 @@ def no_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_demo_fan_out, "run_fan_out_demo", nothing)
 
 
+@pytest.mark.full
 def test_the_demo_tells_what_came_of_every_job() -> None:
     done = run(*SMALL)
     assert done.returncode == 0, done.stderr
@@ -63,6 +64,7 @@ def test_the_demo_tells_what_came_of_every_job() -> None:
     assert "\x1b" not in done.stdout, "plain text when it is no terminal"
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("no_fan_out")
 def test_the_same_seed_gives_the_same_failures() -> None:
     runs = [CliRunner().invoke(app, [*SMALL, "--seed", seed]).stdout for seed in ("1", "1", "2")]
@@ -71,6 +73,7 @@ def test_the_same_seed_gives_the_same_failures() -> None:
     assert failures[0] == failures[1] != failures[2]
 
 
+@pytest.mark.full
 def test_on_a_terminal_there_is_a_live_bar() -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(  # noqa: S603
@@ -105,6 +108,7 @@ def test_an_outcome_that_is_not_the_truth_is_told_and_is_the_exit_status(
     assert "WRONG" in done.stdout
 
 
+@pytest.mark.full
 def test_an_interrupt_ends_it_in_one_line() -> None:
     with subprocess.Popen(  # noqa: S603
         [
@@ -143,6 +147,7 @@ def test_senseless_options_are_refused() -> None:
     assert run("dmeo").returncode == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("missing", ["typer", "rich", "sqlalchemy", "starlette", "uvicorn"])
 def test_without_its_libraries_it_says_how_to_get_them(missing: str) -> None:
     code = (

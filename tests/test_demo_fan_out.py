@@ -37,6 +37,7 @@ def shown(folder: Path, plan: DemoPlan = PLAN) -> tuple[bool, str]:
     return is_right, console.file.getvalue()
 
 
+@pytest.mark.full
 def test_a_fan_out_that_is_killed_goes_on_and_every_source_is_in_one_job(tmp_path: Path) -> None:
     is_right, text = shown(tmp_path)
     assert is_right, text
@@ -50,6 +51,7 @@ def test_a_fan_out_that_is_killed_goes_on_and_every_source_is_in_one_job(tmp_pat
     assert "every source is in exactly one job, and the ledger knows each" in text
 
 
+@pytest.mark.full
 def test_batches_that_nobody_knows_of_are_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +75,7 @@ def test_batches_that_nobody_knows_of_are_named_with_what_to_do(
     assert "0 batches paid twice" in text
 
 
+@pytest.mark.full
 def test_a_ledger_that_does_not_know_all_jobs_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +89,7 @@ def test_a_ledger_that_does_not_know_all_jobs_is_told(
     assert "WRONG" in text
 
 
+@pytest.mark.full
 def test_a_process_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Task, "command", property(lambda _: [sys.executable, "-c", "import sys; sys.exit(3)"])
@@ -131,6 +135,7 @@ def children_of(process: int) -> list[int]:
     return [int(child) for file in files for child in file.read_text().split()]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
 def test_an_interrupt_ends_the_process_too_that_was_started() -> None:
     command = f"{HEEDS_INTERRUPTS}; from annolab_async.cli import main; main()"

@@ -14,7 +14,7 @@ import pytest
 from annolab_async.emulator import Emulator, EmulatorServer
 from tests.service import KEY
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.full]
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

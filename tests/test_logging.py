@@ -29,7 +29,7 @@ from tests.service import a_request, an_emulator, in_process, submit_many
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
 PACKAGE = Path(annolab_async.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "observability.md"

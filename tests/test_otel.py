@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
 EVERY_SECOND = FixedInterval(1.0)
 OF: dict[str, Any] = {"group_name": "Company Name", "project": "My Project"}

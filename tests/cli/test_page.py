@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.full
 @pytest.mark.sockets
 @pytest.mark.timeout(400)  # seconds: it starts two dozen processes, and a tour is one of them
 def test_the_page_shows_what_the_commands_print(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ BAD = 3
 MOST_JOBS = 1 + BAD * 2 * math.log2(SIZE)
 
 
+@pytest.mark.chance
 async def test_of_64_sources_exactly_the_three_bad_ones_are_named_within_the_bound() -> None:
     random = Random(seed_for(64))
     most = 0

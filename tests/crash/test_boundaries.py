@@ -141,6 +141,7 @@ async def a_world(seed: int) -> World:
     return world
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("seed", range(often(20)))
 async def test_a_crash_at_any_boundary_sends_no_batch_twice_and_forgets_no_job(seed: int) -> None:
     drain_after = Random(f"drain:{seed}").choice([None, None, 5])
@@ -183,6 +184,7 @@ async def check(world: World) -> None:
     assert failed <= {(BAD,), (REFUSED,)}
 
 
+@pytest.mark.full
 async def test_every_boundary_is_met() -> None:
     met = set[str]()
     for seed in range(20):

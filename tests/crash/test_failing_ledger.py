@@ -72,6 +72,7 @@ async def check_what_is_left(emulator: Emulator, failed: Ledger, healed: Ledger)
     return states[BatchState.UNKNOWN]
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_a_disk_that_fails_at_any_moment_ends_the_run_and_nothing_is_sent_from_then_on(
     trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,6 +126,8 @@ async def test_a_disk_that_fails_at_any_moment_ends_the_run_and_nothing_is_sent_
     assert failures >= rounds / 2
 
 
+@pytest.mark.full
+@pytest.mark.chance
 async def test_a_server_that_stays_away_ends_the_run_and_nothing_is_sent_from_then_on(
     postgres_server: PostgresServer, record_property: Callable[..., None]
 ) -> None:

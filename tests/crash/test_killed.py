@@ -41,6 +41,7 @@ def in_trouble(seed: int) -> Faults:
     )
 
 
+@pytest.mark.chance
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("backend", "kills", "batches"),

@@ -91,6 +91,7 @@ async def finish(emulator: Emulator, ledger: MemoryLedger, *, most_unknown: int 
     return states[BatchState.UNKNOWN]
 
 
+@pytest.mark.chance
 async def test_cancelled_at_any_instant_it_lets_open_requests_end_and_leaves_no_task() -> None:
     random = Random(seed_for(0))
     for number in range(often(200)):
@@ -104,6 +105,7 @@ async def test_cancelled_at_any_instant_it_lets_open_requests_end_and_leaves_no_
         assert await finish(emulator, ledger) == 0
 
 
+@pytest.mark.chance
 async def test_cancelled_while_the_server_is_slow_only_what_is_open_is_unknown(
     record_property: Callable[..., None],
 ) -> None:
@@ -124,6 +126,7 @@ async def test_cancelled_while_the_server_is_slow_only_what_is_open_is_unknown(
     assert unknown > 0
 
 
+@pytest.mark.chance
 async def test_drained_at_any_instant_it_ends_and_the_next_one_goes_on() -> None:
     random = Random(seed_for(2))
     for number in range(often(200)):
@@ -209,6 +212,7 @@ async def test_a_second_start_ends_also_if_all_that_is_left_is_refused(status_co
     }
 
 
+@pytest.mark.chance
 @pytest.mark.sockets
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_cancelled_by_asyncio_itself_again_and_again_it_forgets_no_job(

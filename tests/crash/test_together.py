@@ -62,6 +62,8 @@ def stop_while_it_sends(url: str, process: int) -> None:
     wait_for(is_caught, "it sends nothing")
 
 
+@pytest.mark.chance
+@pytest.mark.full
 def test_four_processes_outlive_stops_kills_and_restarts_and_send_no_batch_twice(
     postgres_server: PostgresServer, tmp_path: Path, record_property: Callable[..., None]
 ) -> None:

@@ -15,7 +15,7 @@ from annolab_async.emulator import Emulator, _app
 if TYPE_CHECKING:
     from starlette.types import Message
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
 KEY = "XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"
 HEADERS = {"Authorization": f"Api-Key {KEY}"}

@@ -25,7 +25,7 @@ from tests.service import KEY
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
 LINK_SECONDS = 60.0
 

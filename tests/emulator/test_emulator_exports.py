@@ -15,7 +15,7 @@ from annolab_async.emulator import Emulator, Exports
 from tests.emulator.asking import EXPORT, GROUP, PROJECT, Service, unzipped
 from tests.service import KEY
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
 STATUS = "/v1/export/status"
 
@@ -276,6 +276,7 @@ async def test_no_name_of_a_project_makes_a_file_that_lies_elsewhere(name: str) 
         assert not info.orig_filename.startswith(".")
 
 
+@pytest.mark.thorough
 async def test_a_large_zip_takes_the_memory_of_its_compressed_bytes() -> None:
     async with Service(most_predictions=200) as service:
         await service.predict(*range(1, 501))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.emulator.asking import GROUP, PROJECT, Service
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
 BULK = "/v1/annotation/bulk-create"
 RELATIONS = "/v1/relation/bulk-create"

@@ -22,7 +22,7 @@ from anyio.lowlevel import current_token
 
 from annolab_async.emulator import Emulator, EmulatorServer, _server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
 
 HEADERS = {"Authorization": "Api-Key XXXXXXX-XXXXXXX-XXXXXXX-XXXXXXX"}
 PATH = "/v1/infer/batch"

@@ -11,7 +11,7 @@ import pytest
 
 from annolab_async.emulator import Emulator, EmulatorServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
 
 SAMPLE = """\
 import requests

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from annolab_async.emulator import Emulator, EmulatorServer
 
-pytestmark = pytest.mark.sockets
+pytestmark = [pytest.mark.sockets, pytest.mark.full]
 
 
 @pytest.fixture(autouse=True)

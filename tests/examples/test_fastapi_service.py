@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from annolab_async.emulator import Emulator, EmulatorServer
 
-pytestmark = pytest.mark.sockets
+pytestmark = [pytest.mark.sockets, pytest.mark.full]
 ROOT = Path(__file__).parents[2]
 
 

@@ -114,6 +114,7 @@ class ThinClient(AsyncInferenceClient):
         return StatusReply(InferenceJob(job_id, status, ()), status.encode())
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(400)  # seconds: each batch takes ten times as long while memory is traced
 async def test_a_run_keeps_nothing_of_batches_that_have_finished(
     caplog: pytest.LogCaptureFixture,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("bad", [[64], [1], [1, 2, 3], [1, 33, 64], [7, 20, 50]], ids=str)
 async def test_of_a_batch_of_64_just_the_bad_sources_are_named(
     ledger: Ledger, bad: list[int]

@@ -110,6 +110,7 @@ anyio.run(main, backend=backend)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 @pytest.mark.parametrize("way", OF_READS)
 async def test_no_answer_takes_up_more_than_64_mib(way: Way, anyio_backend_name: str) -> None:

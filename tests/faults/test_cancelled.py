@@ -216,6 +216,7 @@ def kind(request: pytest.FixtureRequest, anyio_backend_name: str) -> Kind:
     return kind
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("kind", ["httpx", *GIVEN], indirect=True)
 async def test_a_cancelled_batch_is_never_passed_over_in_silence_if_it_may_exist(
     kind: Kind, how: How, caplog: pytest.LogCaptureFixture

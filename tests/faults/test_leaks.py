@@ -47,6 +47,8 @@ def nothing_or_half(request: Request) -> Script:
     return stall(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"inference')
 
 
+@pytest.mark.full
+@pytest.mark.chance
 @pytest.mark.sockets
 @pytest.mark.parametrize("transport", ["httpx", "aiohttp"])
 async def test_memory_and_descriptors_do_not_grow_with_cancellations(
@@ -133,6 +135,7 @@ async def take_some(watcher: InferenceWatcher, random: Random) -> None:
     await anyio.sleep(random.choice([0.0, random.uniform(0.0, 2.0)]))
 
 
+@pytest.mark.chance
 async def test_a_break_leaves_nothing(anyio_backend_name: str) -> None:
     async def leave(watcher: InferenceWatcher, random: Random) -> None:
         async with watcher:
@@ -141,6 +144,7 @@ async def test_a_break_leaves_nothing(anyio_backend_name: str) -> None:
     assert not await leave_many_times(anyio_backend_name, leave)
 
 
+@pytest.mark.chance
 async def test_an_exception_leaves_nothing_and_arrives_plain(anyio_backend_name: str) -> None:
     async def leave(watcher: InferenceWatcher, random: Random) -> None:
         async with watcher:
@@ -150,6 +154,7 @@ async def test_an_exception_leaves_nothing_and_arrives_plain(anyio_backend_name:
     assert await leave_many_times(anyio_backend_name, leave) == {"OurError": TIMES}
 
 
+@pytest.mark.chance
 async def test_an_exception_past_others_who_watch_leaves_nothing_and_arrives_plain(
     anyio_backend_name: str,
 ) -> None:
@@ -181,6 +186,7 @@ async def test_an_exception_past_others_who_watch_leaves_nothing_and_arrives_pla
     assert await leave_many_times(anyio_backend_name, leave) == {"OurError": TIMES}
 
 
+@pytest.mark.chance
 @pytest.mark.parametrize("by_its_task", [False, True])
 async def test_a_cancellation_at_any_point_leaves_nothing_and_arrives(
     anyio_backend_name: str, *, by_its_task: bool

@@ -26,6 +26,7 @@ POLLS_OF_A_JOB: Final = 8
 ROOM: Final = 1024  # of the mailbox, besides one place for each job
 
 
+@pytest.mark.chance
 async def test_a_slow_consumer_of_5000_jobs_gets_all_outcomes_and_little_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

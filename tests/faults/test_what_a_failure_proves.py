@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from annolab_async import InferenceRequest
     from tests.faults.chaos import ChaosServer, Peer, Script
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.chance]
 
 TIMES: Final = often(200)
 # So many at once take a while to be sent, with a server in the same process.

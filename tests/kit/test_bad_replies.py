@@ -23,7 +23,7 @@ from annolab_async.emulator import BadReply, EmulatorServer, Fault
 from annolab_async.testing import client_of, new_emulator
 from tests.service import a_request
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 ONCE = RetryPolicy(attempts=1)
 
 

@@ -67,6 +67,7 @@ NO_ASYNC = ("-p", "no:anyio", "-p", "no:asyncio")
 ASYNCIO = ("-p", "no:anyio", "-o", "asyncio_default_fixture_loop_scope=function")
 
 
+@pytest.mark.full
 def test_the_tests_in_the_documentation_pass_as_shown(tmp_path: Path) -> None:
     output = run(tmp_path, SHOWN, *NO_ASYNC)
     assert output.endswith("status 0"), output
@@ -74,11 +75,13 @@ def test_the_tests_in_the_documentation_pass_as_shown(tmp_path: Path) -> None:
     assert 0 < len(SHOWN["test_service.py"].partition("@virtual_time\n")[2].splitlines()) <= 10
 
 
+@pytest.mark.full
 def test_what_is_shown_can_fail(tmp_path: Path) -> None:
     wrong = SHOWN | {"test_service.py": SHOWN["test_service.py"].replace('== "Errored"', '== "x"')}
     assert "1 failed, 2 passed" in run(tmp_path, wrong, *NO_ASYNC)
 
 
+@pytest.mark.full
 def test_with_anyios_plugin_tests_run_on_both_backends_in_virtual_time(tmp_path: Path) -> None:
     test = f"import pytest\nfrom service import classify\npytestmark = pytest.mark.anyio\n{WATCH}"
     files = {"service.py": SERVICE, "conftest.py": CONFTEST["anyio"], "test_it.py": test}
@@ -88,6 +91,7 @@ def test_with_anyios_plugin_tests_run_on_both_backends_in_virtual_time(tmp_path:
     assert "[trio]" in output
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 def test_with_pytest_asyncio_tests_run_in_virtual_time(tmp_path: Path, mode: str) -> None:
     mark = "pytestmark = pytest.mark.asyncio" if mode == "strict" else ""
@@ -97,6 +101,7 @@ def test_with_pytest_asyncio_tests_run_in_virtual_time(tmp_path: Path, mode: str
     assert "1 passed" in output, output
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 def test_beside_pytest_asyncio_a_single_test_runs_in_virtual_time(
     tmp_path: Path, mode: str
@@ -120,6 +125,7 @@ def test_it():
     assert "1 passed" in output, output
 
 
+@pytest.mark.full
 def test_it_can_be_left_out(tmp_path: Path) -> None:
     test = "def test_it(annolab_emulator): pass"
     output = run(tmp_path, {"test_it.py": test}, *NO_ASYNC, "-p", "no:annolab_async")

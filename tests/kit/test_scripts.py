@@ -11,7 +11,7 @@ from annolab_async import JobState, Outcome
 from annolab_async.testing import client_of, new_emulator
 from tests.service import a_request
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
 
 async def seen(emulator: Any, **options: Any) -> list[tuple[str, float]]:

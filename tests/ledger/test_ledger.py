@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from annolab_async.ledger import BatchRecord, LedgerRun
     from tests.ledger.clock import Clock
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
 
 PLAN = [(1, 2), (3, 4), (5,)]
 ME = "me"

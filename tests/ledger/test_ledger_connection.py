@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from annolab_async.ledger import BatchRecord
     from tests.ledger.postgres import PostgresServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
 
 
 def lost() -> DBAPIError:

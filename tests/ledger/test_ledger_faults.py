@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from annolab_async.ledger._session import Session
     from tests.ledger.postgres import PostgresServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
 
 SECRET = "hunter2"
 

@@ -144,6 +144,7 @@ def wait_until_taken_over(url: str, *owners: str) -> None:
     pytest.fail(f"nobody takes over what {owners} have left")
 
 
+@pytest.mark.full
 def test_processes_on_one_server_outlive_each_other_and_its_restarts(
     postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from annolab_async.ledger import Ledger
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
 
 NOBODY = 65534
 

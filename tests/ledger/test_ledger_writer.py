@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from annolab_async.ledger import BatchRecord
 
-pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
+pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
 
 only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 

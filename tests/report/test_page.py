@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from annolab_async.report import RunReport
 
+pytestmark = pytest.mark.full
+
 HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b>{{ 1 }} @size &amp; ${1} \x1b[31m\u2028"
 SHOWN = "</script><img src=x onerror=alert(1)><b>bold</b>{{ 1 }} @size &amp; ${1} �[31m"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from annolab_async.ledger import Ledger
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
 
 async def test_a_run_tells_of_itself_while_it_goes_on() -> None:

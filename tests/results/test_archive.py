@@ -231,6 +231,7 @@ for path in paths:
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 def test_no_hostile_archive_takes_up_64_mib_or_writes_a_file(tmp_path: Path) -> None:
     (tmp_path / "good.zip").write_bytes(WHOLE)

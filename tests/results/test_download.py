@@ -65,6 +65,7 @@ async def test_an_empty_file_comes_whole(path: Path) -> None:
     assert there(path) == b""
 
 
+@pytest.mark.chance
 async def test_a_file_cut_at_any_offset_is_gone_on_with_and_is_byte_identical(path: Path) -> None:
     random = Random(6)
     for number in range(often(200)):

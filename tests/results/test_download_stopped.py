@@ -55,6 +55,7 @@ async def stop_at(step: int, server: Any, path: Path) -> bool:
     return not scope.cancelled_caught
 
 
+@pytest.mark.chance
 async def test_a_download_may_be_cancelled_at_any_point(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
