@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from annolab_async.testing import virtual_backend
-from tests.depth import IS_QUICK, IS_THOROUGH
+from tests.depth import DEPTH, IS_THOROUGH, examples
 from tests.reports import shorten
 from tests.surroundings import Combination, thinned
 
@@ -18,51 +20,54 @@ if TYPE_CHECKING:
     from tests.ledger.postgres import PostgresServer
 
 
+settings.register_profile("annolab", max_examples=examples(100))
+settings.load_profile("annolab")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is for another depth, and combinations of parameters that are too many for every day."""
-    is_named = any("::" in argument for argument in config.args)
-    by_test: dict[str, list[tuple[pytest.Item, Combination]]] = {}
-    for item in items:
-        combination = _combination_of(item)
-        if combination.is_possible and (is_named or _belongs_here(item)):
-            test = item.nodeid.partition("[")[0]
-            by_test.setdefault(test, []).append((item, combination))
-    if IS_QUICK and not is_named:
-        by_test = {test: _thinned(test, found) for test, found in by_test.items()}
-    chosen = {item for found in by_test.values() for item, _ in found}
+    combinations = {item: _combination_of(item) for item in items}
+    possible = [item for item in items if combinations[item].is_possible]
+    if any("::" in argument for argument in config.args):
+        chosen = set(possible)  # what is asked for by name
+    elif IS_THOROUGH:
+        chosen = {item for item in possible if _marks(item) & {"chance", "hypothesis", "thorough"}}
+    else:
+        possible = [item for item in possible if "thorough" not in _marks(item)]
+        chosen = set(_for_every_day(possible, combinations))
+        if DEPTH == "rest":
+            chosen = set(possible) - chosen
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = [item for item in items if item in chosen]
+
+
+def _for_every_day(
+    items: list[pytest.Item], combinations: dict[pytest.Item, Combination]
+) -> Iterator[pytest.Item]:
+    by_test: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if "full" not in _marks(item):
+            by_test[item.nodeid.partition("[")[0]].append(item)
+    for test, found in by_test.items():
+        any_backend = "any_backend" in _marks(found[0])
+        places = thinned(test, [combinations[item] for item in found], any_backend=any_backend)
+        yield from (found[place] for place in places)
+
+
+def _combination_of(item: pytest.Item) -> Combination:
+    callspec = getattr(item, "callspec", None)
+    return Combination.of(callspec.params, callspec.indices) if callspec else Combination.of({}, {})
+
+
+def _marks(item: pytest.Item) -> set[str]:
+    return {mark.name for mark in item.iter_markers()}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         shorten(report)
-
-
-def _belongs_here(item: pytest.Item) -> bool:
-    names = {mark.name for mark in item.iter_markers()}
-    if IS_THOROUGH:
-        return not names.isdisjoint({"chance", "thorough"})
-    return "thorough" not in names and not (IS_QUICK and "full" in names)
-
-
-def _combination_of(item: pytest.Item) -> Combination:
-    callspec = getattr(item, "callspec", None)
-    return (
-        Combination.of(callspec.params, callspec.indices)
-        if callspec
-        else Combination((), frozenset())
-    )
-
-
-def _thinned(
-    test: str, found: list[tuple[pytest.Item, Combination]]
-) -> list[tuple[pytest.Item, Combination]]:
-    any_backend = found[0][0].get_closest_marker("any_backend") is not None
-    combinations = [combination for _, combination in found]
-    return [found[place] for place in thinned(test, combinations, any_backend=any_backend)]
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from annolab_async import Outcome
 from annolab_async._delivery import TransitionMailbox
 from tests.builders import make_job, make_transition, unhurried
+from tests.depth import examples
 
 if TYPE_CHECKING:
     from annolab_async import InferenceJob, Transition
@@ -170,7 +171,7 @@ class Consumer:
         return True
 
 
-@settings(unhurried, max_examples=300)
+@settings(unhurried, max_examples=examples(300))
 @given(st.integers(1, 5), OPERATIONS)
 def test_whatever_happens_the_consumer_is_told_a_true_story(
     room: int, operations: list[tuple[str, int]]

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from annolab_async import Backoff, FixedInterval, JobState
 from annolab_async._limits import Pacer
 from tests.builders import unhurried
+from tests.depth import examples
 
 if TYPE_CHECKING:
     from annolab_async import PollPlanner, PollSchedule
@@ -307,9 +308,11 @@ class PlannerMachine(RuleBasedStateMachine):
         assert self.planner.due_at() == min((due for due, _ in self.waiting.values()), default=None)
 
 
+@pytest.mark.chance
 def test_a_planner_behaves_like_a_list_searched_from_end_to_end() -> None:
     run_state_machine_as_test(
-        PlannerMachine, settings=settings(unhurried, max_examples=60, stateful_step_count=40)
+        PlannerMachine,
+        settings=settings(unhurried, max_examples=examples(60), stateful_step_count=40),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -29,13 +28,12 @@ from annolab_async import (
 )
 from annolab_async.testing import run_in_virtual_time
 from tests.builders import unhurried
+from tests.depth import examples
 from tests.service import BASE_URL, KEY, a_request
 
 if TYPE_CHECKING:
     from annolab_async import AnnoLabError, InferenceWatcher, Transition
 
-# To look for more: EXAMPLES=1000 pytest tests/faults/test_model.py
-EXAMPLES: Final = int(os.environ.get("EXAMPLES", "100"))
 PERMITS: Final = 3
 TIMEOUT: Final = 5.0  # s
 LATER: Final = 10**6  # sources from here on belong to the last submissions, which must all succeed
@@ -275,7 +273,7 @@ class Life:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(
     unhurried,
-    max_examples=EXAMPLES,
+    max_examples=examples(100),
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
 )

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from annolab_async._http._origins import path_within
+from tests.depth import examples
 from tests.faults.locations import FOREIGN, UNSURE, WITHIN
 
 BASE_PATH: Final = "/v1/infer/batch/7"
@@ -114,7 +115,7 @@ def spoilt(draw: st.DrawFn) -> str:
 urls: Final = spoilt() | st.lists(pieces, max_size=9).map("".join)
 
 
-@settings(deadline=None, max_examples=1000, derandomize=True)
+@settings(deadline=None, max_examples=examples(1000), derandomize=True)
 @given(
     origin=st.sampled_from([GOOD, EVIL, "https://api.annolab.ai", "http://[::1]:8001"]), url=urls
 )

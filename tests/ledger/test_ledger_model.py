@@ -15,6 +15,7 @@ from annolab_async import LedgerError
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER, NEXT_STATES
 from annolab_async.ledger import BatchRecord, BatchState, MemoryLedger
 from annolab_async.ledger._sql import SqlLedger
+from tests.depth import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,7 +255,7 @@ class LedgerLife(RuleBasedStateMachine):
             assert [e.version for e in history] == list(range(1, row.version + 1))
 
 
-def live(make_ledger: Callable[[], Ledger], examples: int) -> None:
+def live(make_ledger: Callable[[], Ledger], times: int) -> None:
     class Life(LedgerLife):
         makers: ClassVar = [make_ledger]
         names: ClassVar = map(str, itertools.count())
@@ -262,20 +263,23 @@ def live(make_ledger: Callable[[], Ledger], examples: int) -> None:
     case = Life.TestCase
     case.settings = settings(
         deadline=None,
-        max_examples=examples,
+        max_examples=examples(times),
         stateful_step_count=25,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     case().runTest()
 
 
+@pytest.mark.chance
 def test_in_memory() -> None:
     live(MemoryLedger, 60)
 
 
+@pytest.mark.chance
 def test_in_sqlite(path: Path) -> None:
     live(lambda: SqlLedger(f"sqlite:///{path}"), 15)
 
 
+@pytest.mark.chance
 def test_in_postgresql(postgres_url: str) -> None:
     live(lambda: SqlLedger(postgres_url), 10)

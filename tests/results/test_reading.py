@@ -30,6 +30,7 @@ from annolab_async._archive import Archive, ArchiveLimits, check_archive
 from annolab_async._converter import decode_object, structure, unstructure
 from annolab_async._json_lines import RecordReader
 from annolab_async._reading import Records, read_records
+from tests.depth import examples
 from tests.results.zips import LINE, NAME, archive, file, lines, some_annotations, written
 
 if TYPE_CHECKING:
@@ -444,7 +445,7 @@ def _wires(kind: type[Any]) -> set[str]:
 @settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    max_examples=50,
+    max_examples=examples(50),
 )
 @given(data=st.data())
 def test_any_records_come_back_equal(kind: type[Any], data: st.DataObject, tmp_path: Path) -> None:
