@@ -57,7 +57,7 @@ def _for_every_day(
 
 def _combination_of(item: pytest.Item) -> Combination:
     callspec = getattr(item, "callspec", None)
-    return Combination.of(callspec.params, callspec.indices) if callspec else Combination.of({}, {})
+    return Combination.of(callspec.params if callspec else {})
 
 
 def _marks(item: pytest.Item) -> set[str]:

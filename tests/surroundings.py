@@ -40,10 +40,12 @@ class Combination:
     surroundings: frozenset[tuple[str, str]]
 
     @classmethod
-    def of(cls, params: Mapping[str, Any], indices: Mapping[str, int]) -> Combination:
-        """Return the combination of what pytest calls ``params`` and ``indices`` of a test."""
-        case = tuple((name, index) for name, index in indices.items() if name not in _NAMES)
-        return cls(case, frozenset((name, _word(params[name])) for name in _NAMES & params.keys()))
+    def of(cls, params: Mapping[str, Any]) -> Combination:
+        """Return the combination that is these values of a test's parameters."""
+        # Values need not be hashable or unequal, but each is one object in all combinations.
+        case = {name: id(value) for name, value in params.items() if name not in _NAMES}
+        surroundings = ((name, _word(params[name])) for name in _NAMES & params.keys())
+        return cls(frozenset(case.items()), frozenset(surroundings))
 
     @property
     def is_possible(self) -> bool:
