@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -15,17 +16,25 @@ from annolab_async import (
     FixedInterval,
     InferenceJob,
     InferenceWatcher,
+    InvalidResponse,
     JobLost,
     NotFound,
     NotOpen,
     Outcome,
     PermissionDenied,
+    RetryPlanned,
     Transition,
     WaitTimeout,
     _delivery,
 )
+from annolab_async.emulator import BadReply
 from tests.builders import make_job, make_transition
+from tests.observing import Recorder
 from tests.service import KEY, a_request, an_emulator, in_process, submit_many, task_count
+
+if TYPE_CHECKING:
+    from annolab_async import AsyncInferenceClient
+    from annolab_async.emulator import Emulator
 
 pytestmark = pytest.mark.anyio
 
@@ -170,6 +179,82 @@ async def test_a_job_times_out_at_its_time_although_a_poll_for_it_is_in_flight()
         assert anyio.current_time() == pytest.approx(10.0)
     assert end.outcome is Outcome.TIMED_OUT
     assert emulator.stats.polls_in_flight == 0
+
+
+async def submit_and_plan(
+    emulator: Emulator, client: AsyncInferenceClient, answers: list[str | int]
+) -> None:
+    """Make job 1, and plan what its polls are answered: with a status of the job or of HTTP, or with a damaged body."""
+    await client.submit(a_request())
+    emulator.plan_polls(
+        *(
+            BadReply(status_code=answer)
+            if isinstance(answer, int)
+            else BadReply(body=make_job(1, answer).to_json().encode() if answer else b"{")
+            for answer in answers
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "seen"),
+    [
+        (["Running", "Queued", "Queued", "Finished"], "Running Queued Finished"),
+        (["Running", "Queued", "Running", "Finished"], "Running Finished"),
+        (["Running", "Queued", "Finished"], "Running Finished"),
+        (["Running", "Queued", "Running", "Queued", "Running", "Errored"], "Running Errored"),
+        (["Running", "Queued", 500, "Queued", "Finished"], "Running Queued Finished"),
+        (["Running", "Queued", "", "Queued", "Finished"], "Running Queued Finished"),
+        (["Running", "", "Queued", "Running", "Finished"], "Running Finished"),
+        (["Running", 500, "Queued", "Running", "Finished"], "Running Finished"),
+        (
+            ["Running", "Queued", "Queued", "Running", "Queued", "Running", "Finished"],
+            "Running Queued Running Finished",
+        ),
+        (["Queued", "Running", "Finished"], "Queued Running Finished"),
+        (["Running", "Paused", "Queued", "Finished"], "Running Paused Queued Finished"),
+    ],
+)
+@pytest.mark.parametrize("how", ["watch", "wait"])
+async def test_that_a_job_went_back_is_believed_when_it_is_said_twice(
+    answers: list[str | int], seen: str, how: str
+) -> None:
+    emulator, recorder = an_emulator(), Recorder()
+    async with in_process(emulator, hooks=[recorder]) as client:
+        await submit_and_plan(emulator, client, answers)
+        if how == "watch":
+            async with client.watch(1, schedule=EVERY_SECOND) as watcher:
+                transitions = await everything(watcher)
+        else:
+            assert (await client.wait(1, schedule=EVERY_SECOND)).status == answers[-1]
+            transitions = recorder.of(Transition)
+    assert " ".join(each.job.status for each in transitions if each.job) == seen
+    assert emulator.planned == 0
+
+
+async def test_a_job_that_went_back_is_asked_for_again_before_its_regular_time() -> None:
+    emulator, recorder = an_emulator(), Recorder()
+    async with in_process(emulator, hooks=[recorder]) as client:
+        await submit_and_plan(emulator, client, ["Running", "Queued", "Queued"])
+        async with client.watch(1, schedule=FixedInterval(100.0)) as watcher:
+            _, queued, _ = await everything(watcher)
+    assert 100 < queued.elapsed < 101
+    [again] = recorder.of(RetryPlanned)
+    assert isinstance(again.error, InvalidResponse)
+    assert "status went back from 'Running' to 'Queued'" in str(again.error)
+    assert again.error.went_back
+    assert again.error.inference_job_id == 1
+
+
+async def test_what_is_not_believed_is_not_the_last_state_of_a_job_that_times_out() -> None:
+    emulator = an_emulator()
+    async with in_process(emulator) as client:
+        await submit_and_plan(emulator, client, ["Running", "Queued"])
+        with pytest.raises(WaitTimeout) as timed_out:
+            await client.wait(1, timeout=7.0, schedule=FixedInterval(6.9))
+    assert emulator.planned == 0
+    assert timed_out.value.job is not None
+    assert timed_out.value.job.status == "Running"
 
 
 async def test_a_discarded_job_yields_nothing_more_even_if_a_poll_for_it_is_in_flight() -> None:
