@@ -275,15 +275,25 @@ def test_a_failed_job_that_is_not_to_be_repeated_keeps_its_rhythm() -> None:
 def test_a_job_that_was_never_answered_for_is_asked_for_at_gaps_that_double() -> None:
     planner = planner_of()
     planner.add(1, 0.0, None)
-    at, times = 0.0, list[float]()
-    planner.pick(at)
-    for _ in range(9):
-        planner.failed(1, at, None)
-        at, _ = next_pick(planner)
-        times.append(at)
+    times = [0.0]
+    planner.pick(0.0)
+    for _ in range(8):
+        planner.failed(1, times[-1], None)
+        times.append(next_pick(planner)[0])
     gaps = [after - before for before, after in pairwise(times)]
-    assert gaps == sorted(gaps)
-    assert gaps[-1] == 60
+    assert gaps == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_an_answer_ends_the_rhythm_of_the_failures_before_it() -> None:
+    planner = planner_of()
+    planner.add(1, 0.0, QUEUED)
+    assert planner.pick(1.0) == 1
+    planner.failed(1, 1.0, None)
+    assert next_pick(planner) == (2.0, 1)  # as from the first to the second
+    planner.answered(1, 2.0, 2.0, QUEUED)
+    assert planner.pick(32.0) == 1
+    planner.failed(1, 32.0, None)
+    assert planner.due_at() == 32.0 + 30.0
 
 
 def test_a_failed_job_is_not_asked_for_before_its_time() -> None:
@@ -391,6 +401,24 @@ def test_overdue_jobs_get_their_share_of_the_polls_and_no_more_the_longest_unpol
     assert 0.25 * 0.9 < len(far) / len(polls) < 0.6
     assert far[0] != far[-1]
     assert [*dict.fromkeys(far)] == far  # one after the other, none twice
+
+
+@pytest.mark.parametrize("why", ["nothing is known of it", "its poll has failed"])
+@pytest.mark.parametrize(("due", "first"), [(61.0, 2), (63.0, 1)])
+def test_of_the_overdue_jobs_the_one_that_is_so_for_longest_goes_first(
+    why: str, due: float, first: int
+) -> None:
+    planner, has_failed = planner_of(Predictive(max_gap=60.0)), why == "its poll has failed"
+    for job_id in (2 if has_failed else 3, 4, 5):
+        planner.add(job_id, 0.0, QUEUED)
+        assert planner.pick(2.0) == job_id  # the fourth is the turn of the overdue
+    planner.add(1, 2.0, QUEUED)  # overdue from 62 on
+    if has_failed:
+        planner.failed(2, 2.0, due)
+    else:
+        planner.add(2, due, None)
+    assert planner.pick(100.0) == first
+    assert planner.pick(100.0) == 3 - first
 
 
 # What is learned

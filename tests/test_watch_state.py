@@ -19,6 +19,7 @@ from annolab_async import (
     NotFound,
     Outcome,
     PermissionDenied,
+    RequestNotSent,
     RetryPolicy,
     Transition,
     WaitTimeout,
@@ -299,6 +300,45 @@ def test_polls_are_repeated_before_their_time_only_as_far_as_the_budget_goes() -
     assert sum(state.pick(10) is not None for _ in range(100)) == 100 - soon
 
 
+def test_a_poll_that_repeats_another_earns_no_further_one() -> None:
+    state, now, gaps = Watch(1, budget=1e9), 0.0, list[float]()
+    for _ in range(25):
+        assert state.hear(now, NO_RESPONSE) is None
+        due = state.due_at()
+        assert due is not None
+        gaps.append(due - now)
+        now = due
+    is_repeated = [gap < 10 for gap in gaps]
+    # What a client may repeat at first, and then one for every thirteen regular polls.
+    assert is_repeated == [True] * 10 + [False] * 13 + [True, False]
+
+
+def not_sent(*, is_final: bool) -> RequestNotSent:
+    return RequestNotSent(method="GET", path="/", cause=OSError(), is_final=is_final)
+
+
+def test_what_can_never_be_sent_is_raised_as_it_came() -> None:
+    state, error = Watch(1, 2), not_sent(is_final=True)
+    with pytest.raises(RequestNotSent) as caught:
+        state.hear(0, error)
+    assert caught.value is error
+
+
+def test_what_may_be_sent_another_time_costs_nobody_anything() -> None:
+    state = Watch(1, 2)
+    assert state.hear(0, not_sent(is_final=False)) is None
+    assert 1 in state
+
+
+def test_once_a_job_was_answered_what_cannot_be_sent_is_that_jobs_trouble() -> None:
+    state = Watch(1, 2, budget=60)
+    state.hear(0, "Queued", job_id=1)
+    assert state.hear(0, not_sent(is_final=True), job_id=2) is None
+    end = told(state.hear(100, not_sent(is_final=True), job_id=2))
+    assert end.outcome is Outcome.LOST
+    assert 1 in state
+
+
 def test_401_for_all_jobs_is_raised_as_it_came() -> None:
     state, error = Watch(1, 2, 3), make_status_error(401)
     assert state.hear(0, error) is None
@@ -416,11 +456,20 @@ def test_401_for_all_that_is_left_is_raised_though_jobs_were_answered() -> None:
         state.hear(30, make_status_error(401))
 
 
-def test_refusals_from_before_an_answer_prove_nothing() -> None:
-    state = Watch(1, 2)
-    assert state.hear(0, make_status_error(401), job_id=1) is None
-    state.hear(0, "Queued", job_id=2)
-    assert state.hear(10, make_status_error(401)) is None
+@pytest.mark.parametrize("status_code", [401, 403])
+def test_jobs_refused_while_others_are_answered_do_not_prove_that_the_key_is_bad(
+    status_code: int,
+) -> None:
+    state = Watch(*range(31))
+    for job_id in range(31):
+        if job_id % 2 == 1:
+            assert state.hear(0, make_status_error(status_code), job_id=job_id) is None
+        else:
+            told(state.hear(0, "Queued", job_id=job_id))
+    # Nor do nine in a row, of which each was refused before the last answer, too.
+    for _ in range(9):
+        assert state.hear(1, make_status_error(status_code)) is None
+    assert len(state) == 31
 
 
 def test_jobs_that_went_away_are_not_needed_for_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from annolab_async import (
+    AnnoLabError,
     AuthenticationError,
     Backoff,
     FixedInterval,
@@ -33,7 +35,9 @@ from tests.observing import Recorder
 from tests.service import KEY, a_request, an_emulator, in_process, submit_many, task_count
 
 if TYPE_CHECKING:
-    from annolab_async import AsyncInferenceClient
+    from random import Random
+
+    from annolab_async import AsyncInferenceClient, JobState, PollPlanner
     from annolab_async.emulator import Emulator
 
 pytestmark = pytest.mark.anyio
@@ -289,6 +293,33 @@ async def test_discarding_the_last_unfinished_job_ends_the_iteration() -> None:
     assert watcher.stats.active == 0
 
 
+@pytest.mark.parametrize("how", ["discard", "close"])
+async def test_who_iterates_and_waits_is_woken_when_nothing_more_will_come(how: str) -> None:
+    async with (
+        in_process(an_emulator()) as client,
+        client.watch(keep_open=how == "close") as watcher,
+        anyio.create_task_group() as tasks,
+    ):
+        if how == "discard":
+            # Far from its next poll, whose answer would be news.
+            watcher.add(make_job(404), job_timeout=1e6)
+        has_ended = anyio.Event()
+
+        async def consume() -> None:
+            assert await everything(watcher) == []
+            has_ended.set()
+
+        tasks.start_soon(consume)
+        await anyio.wait_all_tasks_blocked()
+        assert not has_ended.is_set()
+        if how == "discard":
+            watcher.discard(404)
+        else:
+            watcher.close()
+        with anyio.fail_after(0.1):
+            await has_ended.wait()
+
+
 async def test_any_number_of_tasks_wait_for_one_job() -> None:
     ended = list[InferenceJob]()
     async with (
@@ -337,6 +368,44 @@ async def test_waiting_raises_what_became_of_the_job() -> None:
         with pytest.raises(ValueError, match="not watched: add"):
             await watcher.wait(second)
         assert (await watcher.wait(third)).is_terminal
+
+
+async def errors_of(count: int, watcher: InferenceWatcher, job_id: int) -> list[Exception]:
+    """Let so many tasks wait for a job, and return what they are told."""
+    errors = list[Exception]()
+
+    async def handler() -> None:
+        try:
+            await watcher.wait(job_id)
+        except AnnoLabError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(handler)
+    return errors
+
+
+async def test_each_task_that_waits_has_an_exception_of_its_own() -> None:
+    async with in_process(an_emulator()) as client, client.watch(404) as watcher:
+        errors = await errors_of(3, watcher, 404)
+        [lost] = await everything(watcher)
+    assert len({id(error) for error in [*errors, lost.error]}) == 4
+    for error in errors:
+        assert isinstance(error, JobLost)
+        assert str(error) == str(lost.error)
+        assert vars(error) == vars(lost.error)
+        assert error.__cause__ is lost.error
+
+
+async def test_each_task_has_an_exception_of_its_own_for_what_ended_all_watching() -> None:
+    async with in_process(an_emulator(), api_key="WRONG") as client, client.watch(1) as watcher:
+        errors = await errors_of(3, watcher, 1)
+    assert [type(error) for error in errors] == [AuthenticationError] * 3
+    assert len({id(error) for error in errors}) == 3
+    [cause] = {error.__cause__ for error in errors}
+    assert isinstance(cause, AuthenticationError)
+    assert cause not in errors
 
 
 async def test_who_waits_is_told_the_end_although_another_discards_the_job() -> None:
@@ -477,6 +546,81 @@ async def test_a_slow_consumer_misses_no_outcome_and_polling_goes_on() -> None:
     assert len([end for end in transitions if end.outcome]) == 600
     merged = [seen for seen in transitions if seen.outcome and seen.previous is None]
     assert len(merged) == 2 * 600 - 1024, "beyond the room, a job's states are merged"
+
+
+async def test_a_consumer_that_never_waits_gives_way_to_others_now_and_then() -> None:
+    ended = [make_job(job_id, "Finished") for job_id in range(1, 641)]
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async with (
+        in_process(an_emulator()) as client,
+        client.watch(ended) as watcher,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(other)
+        assert len(await everything(watcher)) == 640
+        tasks.cancel_scope.cancel()
+    assert 640 / 128 <= turns <= 640 / 32, "for each transition would be a round of polls for each"
+
+
+async def test_a_cancelled_consumer_takes_nothing() -> None:
+    ended = [make_job(job_id, "Finished") for job_id in range(1, 4)]
+    async with in_process(an_emulator()) as client, client.watch(ended) as watcher:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anext(watcher)
+        assert scope.cancelled_caught
+        assert len(await everything(watcher)) == 3
+
+
+class NeverSure:
+    """A schedule, and its planner, by which a job is always due and none is to be asked for."""
+
+    def __init__(self) -> None:
+        self.picks = 0
+
+    def planner(self, _: Random) -> PollPlanner:
+        return self
+
+    def add(
+        self,
+        job_id: int,
+        now: float,
+        state: JobState | None,
+        *,
+        model_identifier: str | int | None = None,
+    ) -> None: ...
+
+    def discard(self, job_id: int) -> None: ...
+
+    def due_at(self) -> float | None:
+        return -math.inf
+
+    def pick(self, now: float) -> int | None:  # noqa: ARG002
+        self.picks += 1
+        assert self.picks < 100, "nobody else has had a turn"
+        return None
+
+    def answered(self, job_id: int, now: float, asked_at: float, state: JobState) -> None: ...
+
+    def failed(self, job_id: int, now: float, retry_at: float | None) -> None: ...
+
+
+async def test_a_schedule_that_is_never_sure_holds_nobody_up() -> None:
+    schedule = NeverSure()
+    async with in_process(an_emulator()) as client, client.watch(1, schedule=schedule) as watcher:
+        for _ in range(5):
+            await checkpoint()
+        assert watcher.stats.active == 1
+        watcher.discard(1)
+        assert await everything(watcher) == []
+    assert schedule.picks < 100
 
 
 async def test_polls_of_all_jobs_together_keep_to_their_rate() -> None:
