@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -24,6 +24,7 @@ from annolab_async import (
     NotOpen,
     Outcome,
     PermissionDenied,
+    RateLimit,
     RetryPlanned,
     Transition,
     WaitTimeout,
@@ -259,6 +260,15 @@ async def test_what_is_not_believed_is_not_the_last_state_of_a_job_that_times_ou
     assert emulator.planned == 0
     assert timed_out.value.job is not None
     assert timed_out.value.job.status == "Running"
+
+
+async def test_no_repetition_is_told_of_for_a_job_that_is_lost() -> None:
+    emulator, recorder = an_emulator(), Recorder()
+    async with in_process(emulator, hooks=[recorder]) as client:
+        await submit_and_plan(emulator, client, ["Running", 404, 404, 404])
+        async with client.watch(1, schedule=FixedInterval(10.0)) as watcher:
+            assert (await everything(watcher))[-1].outcome is Outcome.LOST
+    assert [planned.attempt for planned in recorder.of(RetryPlanned)] == [1, 2]
 
 
 async def test_a_discarded_job_yields_nothing_more_even_if_a_poll_for_it_is_in_flight() -> None:
@@ -546,6 +556,38 @@ async def test_a_slow_consumer_misses_no_outcome_and_polling_goes_on() -> None:
     assert len([end for end in transitions if end.outcome]) == 600
     merged = [seen for seen in transitions if seen.outcome and seen.previous is None]
     assert len(merged) == 2 * 600 - 1024, "beyond the room, a job's states are merged"
+
+
+@pytest.mark.parametrize("latency", [0.1, 0.0])
+async def test_polls_keep_to_what_their_client_may_send(latency: float) -> None:
+    emulator = an_emulator(workers=50, latency=latency)
+    limits: dict[str, Any] = {"rate_limit": RateLimit(10.0, burst=4), "max_connections": 2}
+    async with in_process(emulator, **limits) as client:
+        jobs = [make_job(job_id) for job_id in range(1, 51)]
+        async with client.watch(jobs, schedule=EVERY_SECOND) as watcher:
+            await anyio.sleep(10)
+            assert 98 <= watcher.stats.polls <= 104
+        # As many as before, so that none has left twice.
+        async with client.watch(jobs, schedule=EVERY_SECOND) as watcher:
+            await anyio.sleep(10)
+            assert watcher.stats.polls <= 104
+    assert emulator.stats.max_in_flight <= 2
+
+
+async def test_what_ended_all_watching_first_is_what_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def poll_status(job_id: int, *_: object, may_go_back: bool) -> None:  # noqa: ARG001
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(job_id)
+        raise NotOpen(f"This is failure {job_id}.")
+
+    async with in_process(an_emulator()) as client:
+        monkeypatch.setattr(client, "poll_status", poll_status)
+        async with client.watch([1, 2]) as watcher:
+            await anyio.sleep(3)
+            with pytest.raises(NotOpen, match="failure 1"):
+                await anext(watcher)
 
 
 async def test_a_consumer_that_never_waits_gives_way_to_others_now_and_then() -> None:
