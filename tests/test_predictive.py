@@ -403,6 +403,47 @@ def test_overdue_jobs_get_their_share_of_the_polls_and_no_more_the_longest_unpol
     assert [*dict.fromkeys(far)] == far  # one after the other, none twice
 
 
+def test_one_pick_in_four_goes_to_an_overdue_job_while_others_are_worth_more() -> None:
+    planner = planner_of(Predictive(max_gap=1000.0))
+    for job_id in range(20):
+        planner.add(job_id, 0.0, QUEUED)
+    for job_id in range(20, 25):
+        planner.add(job_id, 100.0, None)
+    picked = [planner.pick(100.0) for _ in range(24)]
+    is_overdue = [job_id is not None and job_id >= 20 for job_id in picked]
+    assert is_overdue == [False, False, False, True] * 5 + [False] * 4
+
+
+def pick_and_fail(planner: PollPlanner, now: float, times: int) -> None:
+    for _ in range(times):
+        job_id = planner.pick(now)
+        assert job_id is not None
+        planner.failed(job_id, now, 1e6)
+
+
+def test_a_service_that_is_down_gets_a_poll_in_five_seconds_besides_those_that_are_due() -> None:
+    planner = planner_of(Predictive(max_gap=1000.0))
+    for job_id in range(40):
+        planner.add(job_id, 0.0, QUEUED)
+    pick_and_fail(planner, 10.0, times=5)
+    for now in (15.0, 20.0):
+        assert planner.due_at() == now
+        assert planner.pick(now - 0.1) is None
+        pick_and_fail(planner, now, times=1)
+    # What is due anyway is not held up by that.
+    planner.add(99, 21.0, None)
+    assert planner.due_at() == 21.0
+    assert planner.pick(21.0) == 99
+    assert planner.pick(22.0) is None
+    # One answer, and it is up.
+    planner.answered(99, 22.0, 21.0, RUNNING)
+    due = planner.due_at()
+    assert due is not None
+    assert due <= 22.0
+    pick_and_fail(planner, 22.0, times=5)
+    assert planner.pick(22.0) is None
+
+
 @pytest.mark.parametrize("why", ["nothing is known of it", "its poll has failed"])
 @pytest.mark.parametrize(("due", "first"), [(61.0, 2), (63.0, 1)])
 def test_of_the_overdue_jobs_the_one_that_is_so_for_longest_goes_first(

@@ -532,6 +532,38 @@ async def test_a_watcher_kept_open_goes_on_until_it_is_closed() -> None:
     assert [end.inference_job_id for end in seen if end.outcome] == [1, 2]
 
 
+async def test_a_watcher_kept_open_that_was_left_yields_what_it_has_and_ends() -> None:
+    async with in_process(an_emulator()) as client:
+        async with client.watch(make_job(1, "Finished"), keep_open=True) as watcher:
+            pass
+        assert [seen.outcome for seen in await everything(watcher)] == [Outcome.FINISHED]
+
+
+async def test_iterating_before_the_block_is_an_error_and_no_end() -> None:
+    async with in_process(an_emulator()) as client:
+        for watcher in (client.watch(), client.watch(1)):
+            with pytest.raises(NotOpen, match="use it inside"):
+                await anext(watcher)
+
+
+async def test_a_failure_is_raised_although_no_job_is_left() -> None:
+    async with in_process(an_emulator(), api_key="WRONG") as client, client.watch([1]) as watcher:
+        with pytest.raises(AuthenticationError):
+            await watcher.wait(1)
+        watcher.discard(1)
+        with pytest.raises(AuthenticationError):
+            await anext(watcher)
+
+
+async def test_a_watcher_that_is_not_kept_open_remembers_every_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 2)
+    jobs = [make_job(job_id, "Finished") for job_id in range(1, 6)]
+    async with in_process(an_emulator()) as client, client.watch(jobs) as watcher:
+        assert [await watcher.wait(job) for job in jobs] == jobs
+
+
 async def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 2)
     async with in_process(an_emulator()) as client:
