@@ -452,6 +452,22 @@ async def test_a_service_that_waits_and_never_iterates_piles_up_no_more_than_is_
         assert not watcher._delivery._heard - {5}
 
 
+async def test_who_iterates_is_given_what_others_have_waited_for_however_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 1)
+    jobs = [make_job(job_id, "Finished") for job_id in range(1, 6)]
+    async with in_process(an_emulator()) as client, client.watch(keep_open=True) as watcher:
+        watcher.add(jobs[0])
+        seen = [await anext(watcher)]
+        for job in jobs[1:]:
+            watcher.add(job)
+            await watcher.wait(job)
+        watcher.close()
+        seen += await everything(watcher)
+    assert [each.job for each in seen] == jobs
+
+
 async def test_an_end_that_is_heard_of_when_it_is_forgotten_is_let_go_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -465,6 +481,20 @@ async def test_an_end_that_is_heard_of_when_it_is_forgotten_is_let_go_of(
     assert left is not None
     assert left.inference_job_id == 2
     assert delivery.take() is None
+
+
+async def test_a_job_that_was_heard_of_discarded_and_added_again_is_not_taken_for_heard_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 1)
+    first, second = make_job(1, "Finished"), make_job(2, "Finished")
+    async with in_process(an_emulator()) as client, client.watch(keep_open=True) as watcher:
+        watcher.add(first)
+        await watcher.wait(first)
+        watcher.discard(first)
+        watcher.add(first, second)  # of which only the second's end is remembered now
+        watcher.close()
+        assert [seen.inference_job_id for seen in await everything(watcher)] == [1, 2]
 
 
 async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
