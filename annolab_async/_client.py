@@ -312,6 +312,7 @@ class AsyncInferenceClient(Exporting, AsyncContextManagerMixin):
                     fault=f"status went back from {previous.job.status!r} to {job.status!r}",
                     excerpt="",
                     inference_job_id=job_id,
+                    went_back=True,
                 )
             return StatusReply(job, reply.body)
 

@@ -64,7 +64,7 @@ class Watched:
     denials: int = 0
     is_repeat: bool = False
     delay: float = 0.0  # of the repetition
-    was_answered_wrongly: bool = False
+    went_back: bool = False  # from running to queued, as an answer said that is not believed yet
 
     @property
     def job(self) -> InferenceJob | None:
@@ -199,7 +199,7 @@ class WatchState:
         watched.reply = reply
         watched.seen_at = watched.asked_at
         watched.failures = watched.denials = 0
-        watched.is_repeat = watched.was_answered_wrongly = False
+        watched.is_repeat = watched.went_back = False
         self._has_answered = True
         self._refused.clear()
         self._refusals = 0
@@ -234,7 +234,8 @@ class WatchState:
         watched.failures += 1
         is_denial = isinstance(error, AuthenticationError | PermissionDenied | NotFound)
         watched.denials = watched.denials + 1 if is_denial else 0
-        watched.was_answered_wrongly = isinstance(error, InvalidResponse)
+        if isinstance(error, InvalidResponse) and error.went_back:
+            watched.went_back = True
         if self._is_refused_to_all(watched.job_id, error) or self._can_never_be_sent(error):
             raise error
         loss = self._loss(watched, now, error)

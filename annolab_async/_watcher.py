@@ -358,7 +358,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
     async def _poll(self, watched: Watched) -> None:
         try:
             reply = await self._client.poll_status(
-                watched.job_id, watched.reply, may_go_back=watched.was_answered_wrongly
+                watched.job_id, watched.reply, may_go_back=watched.went_back
             )
         except NotOpen:
             raise

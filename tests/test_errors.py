@@ -250,6 +250,7 @@ def test_an_error_carries_what_it_is_about() -> None:
         "fault": "bad",
         "excerpt": "{}",
         "inference_job_id": 7,
+        "went_back": False,
     }
     lost = JobLost(inference_job_id=7, job=make_job(7), cause=invalid, why="so")
     assert vars(lost) == {"inference_job_id": 7, "job": make_job(7), "cause": invalid}

@@ -275,15 +275,25 @@ def test_a_failed_job_that_is_not_to_be_repeated_keeps_its_rhythm() -> None:
 def test_a_job_that_was_never_answered_for_is_asked_for_at_gaps_that_double() -> None:
     planner = planner_of()
     planner.add(1, 0.0, None)
-    at, times = 0.0, list[float]()
-    planner.pick(at)
-    for _ in range(9):
-        planner.failed(1, at, None)
-        at, _ = next_pick(planner)
-        times.append(at)
+    times = [0.0]
+    planner.pick(0.0)
+    for _ in range(8):
+        planner.failed(1, times[-1], None)
+        times.append(next_pick(planner)[0])
     gaps = [after - before for before, after in pairwise(times)]
-    assert gaps == sorted(gaps)
-    assert gaps[-1] == 60
+    assert gaps == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_an_answer_ends_the_rhythm_of_the_failures_before_it() -> None:
+    planner = planner_of()
+    planner.add(1, 0.0, QUEUED)
+    assert planner.pick(1.0) == 1
+    planner.failed(1, 1.0, None)
+    assert next_pick(planner) == (2.0, 1)  # as from the first to the second
+    planner.answered(1, 2.0, 2.0, QUEUED)
+    assert planner.pick(32.0) == 1
+    planner.failed(1, 32.0, None)
+    assert planner.due_at() == 32.0 + 30.0
 
 
 def test_a_failed_job_is_not_asked_for_before_its_time() -> None:
@@ -391,6 +401,65 @@ def test_overdue_jobs_get_their_share_of_the_polls_and_no_more_the_longest_unpol
     assert 0.25 * 0.9 < len(far) / len(polls) < 0.6
     assert far[0] != far[-1]
     assert [*dict.fromkeys(far)] == far  # one after the other, none twice
+
+
+def test_one_pick_in_four_goes_to_an_overdue_job_while_others_are_worth_more() -> None:
+    planner = planner_of(Predictive(max_gap=1000.0))
+    for job_id in range(20):
+        planner.add(job_id, 0.0, QUEUED)
+    for job_id in range(20, 25):
+        planner.add(job_id, 100.0, None)
+    picked = [planner.pick(100.0) for _ in range(24)]
+    is_overdue = [job_id is not None and job_id >= 20 for job_id in picked]
+    assert is_overdue == [False, False, False, True] * 5 + [False] * 4
+
+
+def pick_and_fail(planner: PollPlanner, now: float, times: int) -> None:
+    for _ in range(times):
+        job_id = planner.pick(now)
+        assert job_id is not None
+        planner.failed(job_id, now, 1e6)
+
+
+def test_a_service_that_is_down_gets_a_poll_in_five_seconds_besides_those_that_are_due() -> None:
+    planner = planner_of(Predictive(max_gap=1000.0))
+    for job_id in range(40):
+        planner.add(job_id, 0.0, QUEUED)
+    pick_and_fail(planner, 10.0, times=5)
+    for now in (15.0, 20.0):
+        assert planner.due_at() == now
+        assert planner.pick(now - 0.1) is None
+        pick_and_fail(planner, now, times=1)
+    # What is due anyway is not held up by that.
+    planner.add(99, 21.0, None)
+    assert planner.due_at() == 21.0
+    assert planner.pick(21.0) == 99
+    assert planner.pick(22.0) is None
+    # One answer, and it is up.
+    planner.answered(99, 22.0, 21.0, RUNNING)
+    due = planner.due_at()
+    assert due is not None
+    assert due <= 22.0
+    pick_and_fail(planner, 22.0, times=5)
+    assert planner.pick(22.0) is None
+
+
+@pytest.mark.parametrize("why", ["nothing is known of it", "its poll has failed"])
+@pytest.mark.parametrize(("due", "first"), [(61.0, 2), (63.0, 1)])
+def test_of_the_overdue_jobs_the_one_that_is_so_for_longest_goes_first(
+    why: str, due: float, first: int
+) -> None:
+    planner, has_failed = planner_of(Predictive(max_gap=60.0)), why == "its poll has failed"
+    for job_id in (2 if has_failed else 3, 4, 5):
+        planner.add(job_id, 0.0, QUEUED)
+        assert planner.pick(2.0) == job_id  # the fourth is the turn of the overdue
+    planner.add(1, 2.0, QUEUED)  # overdue from 62 on
+    if has_failed:
+        planner.failed(2, 2.0, due)
+    else:
+        planner.add(2, due, None)
+    assert planner.pick(100.0) == first
+    assert planner.pick(100.0) == 3 - first
 
 
 # What is learned

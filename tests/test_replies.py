@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from annolab_async import AnnoLabError, InferenceJob, InvalidResponse, NotFound, StatusError
-from annolab_async._replies import read_job
+from annolab_async._replies import goes_back, read_job
 from annolab_async._secret import ApiKey
 from tests.builders import KEY, NOW, json_values, make_job, make_reply, unhurried
 
@@ -292,6 +292,13 @@ def test_a_hostile_message_does_not_hold_the_event_loop_up() -> None:
     begin = time.process_time()
     status_error(body)
     assert time.process_time() - begin < 0.2
+
+
+@pytest.mark.parametrize("before", ["Queued", "Running", "Paused"])
+@pytest.mark.parametrize("now", ["Queued", "Running", "Paused", "Finished", "Errored"])
+def test_only_a_job_that_ran_and_is_queued_goes_back(before: str, now: str) -> None:
+    is_back = (before, now) == ("Running", "Queued")
+    assert goes_back(make_job(7, before), make_job(7, now)) is is_back
 
 
 def job_or_error(body: bytes | str) -> InferenceJob | InvalidResponse:

@@ -19,6 +19,7 @@ from annolab_async import (
     NotFound,
     Outcome,
     PermissionDenied,
+    RequestNotSent,
     RetryPolicy,
     Transition,
     WaitTimeout,
@@ -43,14 +44,16 @@ class Watch(WatchState):
         rate: float | None = None,
         budget: float = 300.0,
         keep_open: bool = False,
+        retry: RetryPolicy | None = None,
+        random: Random | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
             planner=FixedInterval(10).planner(Random(0)),
             pacer=Pacer(rate),
-            retry=RetryPolicy(first=1, factor=1, cap=1),
+            retry=retry or RetryPolicy(first=1, factor=1, cap=1),
             budget=RetryBudget(),
-            random=Random(0),
+            random=random or Random(0),
             failure_budget=budget,
             keep_open=keep_open,
             utc_now=lambda: NOW,
@@ -249,6 +252,16 @@ def test_a_job_known_to_exist_is_lost_only_when_denied_three_times(how: str) -> 
     assert isinstance(not_found, NotFound)
 
 
+def test_denials_are_counted_anew_after_another_failure() -> None:
+    state = Watch()
+    state.add_at(0, make_job(1))
+    for said in (404, 404, 500, 404, 404):
+        now = state.due_at()
+        assert now is not None
+        assert state.hear(now + 10, make_status_error(said)) is None
+    assert told(state.hear(100, make_status_error(404))).outcome is Outcome.LOST
+
+
 def test_denials_are_counted_anew_after_an_answer() -> None:
     state = Watch()
     state.add_at(0, make_job(1))
@@ -297,6 +310,64 @@ def test_polls_are_repeated_before_their_time_only_as_far_as_the_budget_goes() -
     soon = sum(state.pick(1) is not None for _ in range(100))
     assert 10 <= soon <= 20
     assert sum(state.pick(10) is not None for _ in range(100)) == 100 - soon
+
+
+class Latest(Random):
+    """Jitter at its latest."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return max(a, b)
+
+
+def test_delays_grow_while_a_job_s_polls_fail_and_begin_anew_after_an_answer() -> None:
+    state = Watch(1, retry=RetryPolicy(first=1, factor=2, cap=30), random=Latest())
+    for _ in range(2):
+        now = state.due_at()
+        assert now is not None
+        for delay in (1, 2, 4):
+            assert state.hear(now, NO_RESPONSE) is None
+            assert state.due_at() == now + delay
+            now += delay
+        state.hear(now, "Queued")
+
+
+def test_a_poll_that_repeats_another_earns_no_further_one() -> None:
+    state, now, gaps = Watch(1, budget=1e9), 0.0, list[float]()
+    for _ in range(25):
+        assert state.hear(now, NO_RESPONSE) is None
+        due = state.due_at()
+        assert due is not None
+        gaps.append(due - now)
+        now = due
+    is_repeated = [gap < 10 for gap in gaps]
+    # What a client may repeat at first, and then one for every thirteen regular polls.
+    assert is_repeated == [True] * 10 + [False] * 13 + [True, False]
+
+
+def not_sent(*, is_final: bool) -> RequestNotSent:
+    return RequestNotSent(method="GET", path="/", cause=OSError(), is_final=is_final)
+
+
+def test_what_can_never_be_sent_is_raised_as_it_came() -> None:
+    state, error = Watch(1, 2), not_sent(is_final=True)
+    with pytest.raises(RequestNotSent) as caught:
+        state.hear(0, error)
+    assert caught.value is error
+
+
+def test_what_may_be_sent_another_time_costs_nobody_anything() -> None:
+    state = Watch(1, 2)
+    assert state.hear(0, not_sent(is_final=False)) is None
+    assert 1 in state
+
+
+def test_once_a_job_was_answered_what_cannot_be_sent_is_that_jobs_trouble() -> None:
+    state = Watch(1, 2, budget=60)
+    state.hear(0, "Queued", job_id=1)
+    assert state.hear(0, not_sent(is_final=True), job_id=2) is None
+    end = told(state.hear(100, not_sent(is_final=True), job_id=2))
+    assert end.outcome is Outcome.LOST
+    assert 1 in state
 
 
 def test_401_for_all_jobs_is_raised_as_it_came() -> None:
@@ -351,12 +422,14 @@ def test_being_asked_to_slow_down_costs_no_job_its_budget() -> None:
     assert 1 in state
 
 
-def test_a_job_just_made_has_a_while_to_be_known() -> None:
+@pytest.mark.parametrize(("now", "outcome"), [(4.99, None), (5.0, Outcome.LOST)])
+def test_a_job_just_made_has_a_while_to_be_known(now: float, outcome: Outcome | None) -> None:
     state = Watch()
     state.add_at(0, make_job(1))
-    for now in (0, 1, 2, 4):
-        assert state.hear(now, make_status_error(404)) is None
-    assert told(state.hear(5, make_status_error(404))).outcome is Outcome.LOST
+    for asked_at in (0, 1, 2):
+        assert state.hear(asked_at, make_status_error(404)) is None
+    end = state.hear(4, make_status_error(404), took=now - 4)
+    assert (end and end.outcome) is outcome
 
 
 def test_deadlines_of_jobs_that_have_ended_do_not_pile_up() -> None:
@@ -364,9 +437,24 @@ def test_deadlines_of_jobs_that_have_ended_do_not_pile_up() -> None:
     state.add_at(0, 1, timeout=10)
     for job_id in range(2, 5000):
         state.add_at(0, job_id, timeout=1000)
-        state.discard(job_id)
-    assert len(state._deadlines) < 100
+        if job_id % 100:
+            state.discard(job_id)
+    assert len(state._deadlines) <= 2 * len(state) + 65
     assert state.next_deadline() == 10
+
+
+def test_each_job_is_timed_out_by_its_own_limit_however_many_went_away_meanwhile() -> None:
+    state, random = Watch(), Random(0)
+    limits = {job_id: random.uniform(1, 1000) for job_id in range(2000)}
+    for job_id, limit in limits.items():
+        state.add_at(0, job_id, timeout=limit)
+        if job_id % 10:
+            state.discard(job_id)
+    left = {job_id: limit for job_id, limit in limits.items() if job_id in state}
+    ended = list[int]()
+    while (deadline := state.next_deadline()) is not None:
+        ended += [end.inference_job_id for end in state.expire(deadline)]
+    assert ended == sorted(left, key=left.__getitem__)
 
 
 @pytest.mark.parametrize("status_code", [401, 403])
@@ -401,10 +489,13 @@ def test_one_refused_job_is_lost_after_three_times_while_others_are_answered(
 def test_403_is_never_raised_once_a_job_was_answered() -> None:
     state = Watch(1)
     told(state.hear(0, "Finished"))
-    state.add_at(0, 2)
+    state.add_at(0, make_job(2))
     for now in (10, 20):
         assert state.hear(now, make_status_error(403)) is None
-    assert told(state.hear(30, make_status_error(403))).outcome is Outcome.LOST
+    end = told(state.hear(30, make_status_error(403)))
+    assert change(end) == (None, "Queued", Outcome.LOST)
+    assert isinstance(end.error, JobLost)
+    assert end.error.job == make_job(2), "what the caller knew of it is not forgotten"
 
 
 def test_401_for_all_that_is_left_is_raised_though_jobs_were_answered() -> None:
@@ -416,11 +507,20 @@ def test_401_for_all_that_is_left_is_raised_though_jobs_were_answered() -> None:
         state.hear(30, make_status_error(401))
 
 
-def test_refusals_from_before_an_answer_prove_nothing() -> None:
-    state = Watch(1, 2)
-    assert state.hear(0, make_status_error(401), job_id=1) is None
-    state.hear(0, "Queued", job_id=2)
-    assert state.hear(10, make_status_error(401)) is None
+@pytest.mark.parametrize("status_code", [401, 403])
+def test_jobs_refused_while_others_are_answered_do_not_prove_that_the_key_is_bad(
+    status_code: int,
+) -> None:
+    state = Watch(*range(31))
+    for job_id in range(31):
+        if job_id % 2 == 1:
+            assert state.hear(0, make_status_error(status_code), job_id=job_id) is None
+        else:
+            told(state.hear(0, "Queued", job_id=job_id))
+    # Nor do nine in a row, of which each was refused before the last answer, too.
+    for _ in range(9):
+        assert state.hear(1, make_status_error(status_code)) is None
+    assert len(state) == 31
 
 
 def test_jobs_that_went_away_are_not_needed_for_all() -> None:
@@ -430,6 +530,15 @@ def test_jobs_that_went_away_are_not_needed_for_all() -> None:
     state.discard(3)
     with pytest.raises(AuthenticationError):
         state.hear(0, make_status_error(401), job_id=2)
+
+
+def test_a_refusal_of_a_job_that_went_away_is_none_of_another() -> None:
+    state = Watch(1, 2, 3)
+    assert state.hear(0, make_status_error(401), job_id=1) is None
+    state.discard(1)
+    assert state.hear(0, make_status_error(401), job_id=2) is None, "job 3 was not asked for yet"
+    with pytest.raises(AuthenticationError):
+        state.hear(0, make_status_error(401), job_id=3)
 
 
 SAID: list[StatusReply | AnnoLabError] = [

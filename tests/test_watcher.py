@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from annolab_async import (
+    AnnoLabError,
     AuthenticationError,
     Backoff,
     FixedInterval,
     InferenceJob,
     InferenceWatcher,
+    InvalidResponse,
     JobLost,
     NotFound,
     NotOpen,
     Outcome,
     PermissionDenied,
+    RateLimit,
+    RetryPlanned,
     Transition,
     WaitTimeout,
     _delivery,
 )
+from annolab_async.emulator import BadReply
 from tests.builders import make_job, make_transition
+from tests.observing import Recorder
 from tests.service import KEY, a_request, an_emulator, in_process, submit_many, task_count
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from annolab_async import AsyncInferenceClient, JobState, PollPlanner
+    from annolab_async.emulator import Emulator
 
 pytestmark = pytest.mark.anyio
 
@@ -172,6 +186,91 @@ async def test_a_job_times_out_at_its_time_although_a_poll_for_it_is_in_flight()
     assert emulator.stats.polls_in_flight == 0
 
 
+async def submit_and_plan(
+    emulator: Emulator, client: AsyncInferenceClient, answers: list[str | int]
+) -> None:
+    """Make job 1, and plan what its polls are answered: with a status of the job or of HTTP, or with a damaged body."""
+    await client.submit(a_request())
+    emulator.plan_polls(
+        *(
+            BadReply(status_code=answer)
+            if isinstance(answer, int)
+            else BadReply(body=make_job(1, answer).to_json().encode() if answer else b"{")
+            for answer in answers
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "seen"),
+    [
+        (["Running", "Queued", "Queued", "Finished"], "Running Queued Finished"),
+        (["Running", "Queued", "Running", "Finished"], "Running Finished"),
+        (["Running", "Queued", "Finished"], "Running Finished"),
+        (["Running", "Queued", "Running", "Queued", "Running", "Errored"], "Running Errored"),
+        (["Running", "Queued", 500, "Queued", "Finished"], "Running Queued Finished"),
+        (["Running", "Queued", "", "Queued", "Finished"], "Running Queued Finished"),
+        (["Running", "", "Queued", "Running", "Finished"], "Running Finished"),
+        (["Running", 500, "Queued", "Running", "Finished"], "Running Finished"),
+        (
+            ["Running", "Queued", "Queued", "Running", "Queued", "Running", "Finished"],
+            "Running Queued Running Finished",
+        ),
+        (["Queued", "Running", "Finished"], "Queued Running Finished"),
+        (["Running", "Paused", "Queued", "Finished"], "Running Paused Queued Finished"),
+    ],
+)
+@pytest.mark.parametrize("how", ["watch", "wait"])
+async def test_that_a_job_went_back_is_believed_when_it_is_said_twice(
+    answers: list[str | int], seen: str, how: str
+) -> None:
+    emulator, recorder = an_emulator(), Recorder()
+    async with in_process(emulator, hooks=[recorder]) as client:
+        await submit_and_plan(emulator, client, answers)
+        if how == "watch":
+            async with client.watch(1, schedule=EVERY_SECOND) as watcher:
+                transitions = await everything(watcher)
+        else:
+            assert (await client.wait(1, schedule=EVERY_SECOND)).status == answers[-1]
+            transitions = recorder.of(Transition)
+    assert " ".join(each.job.status for each in transitions if each.job) == seen
+    assert emulator.planned == 0
+
+
+async def test_a_job_that_went_back_is_asked_for_again_before_its_regular_time() -> None:
+    emulator, recorder = an_emulator(), Recorder()
+    async with in_process(emulator, hooks=[recorder]) as client:
+        await submit_and_plan(emulator, client, ["Running", "Queued", "Queued"])
+        async with client.watch(1, schedule=FixedInterval(100.0)) as watcher:
+            _, queued, _ = await everything(watcher)
+    assert 100 < queued.elapsed < 101
+    [again] = recorder.of(RetryPlanned)
+    assert isinstance(again.error, InvalidResponse)
+    assert "status went back from 'Running' to 'Queued'" in str(again.error)
+    assert again.error.went_back
+    assert again.error.inference_job_id == 1
+
+
+async def test_what_is_not_believed_is_not_the_last_state_of_a_job_that_times_out() -> None:
+    emulator = an_emulator()
+    async with in_process(emulator) as client:
+        await submit_and_plan(emulator, client, ["Running", "Queued"])
+        with pytest.raises(WaitTimeout) as timed_out:
+            await client.wait(1, timeout=7.0, schedule=FixedInterval(6.9))
+    assert emulator.planned == 0
+    assert timed_out.value.job is not None
+    assert timed_out.value.job.status == "Running"
+
+
+async def test_no_repetition_is_told_of_for_a_job_that_is_lost() -> None:
+    emulator, recorder = an_emulator(), Recorder()
+    async with in_process(emulator, hooks=[recorder]) as client:
+        await submit_and_plan(emulator, client, ["Running", 404, 404, 404])
+        async with client.watch(1, schedule=FixedInterval(10.0)) as watcher:
+            assert (await everything(watcher))[-1].outcome is Outcome.LOST
+    assert [planned.attempt for planned in recorder.of(RetryPlanned)] == [1, 2]
+
+
 async def test_a_discarded_job_yields_nothing_more_even_if_a_poll_for_it_is_in_flight() -> None:
     emulator = an_emulator(latency=1.0, base_seconds=0.5)
     async with in_process(emulator) as client:
@@ -202,6 +301,33 @@ async def test_discarding_the_last_unfinished_job_ends_the_iteration() -> None:
             async for transition in watcher:
                 watcher.discard(transition.inference_job_id)
     assert watcher.stats.active == 0
+
+
+@pytest.mark.parametrize("how", ["discard", "close"])
+async def test_who_iterates_and_waits_is_woken_when_nothing_more_will_come(how: str) -> None:
+    async with (
+        in_process(an_emulator()) as client,
+        client.watch(keep_open=how == "close") as watcher,
+        anyio.create_task_group() as tasks,
+    ):
+        if how == "discard":
+            # Far from its next poll, whose answer would be news.
+            watcher.add(make_job(404), job_timeout=1e6)
+        has_ended = anyio.Event()
+
+        async def consume() -> None:
+            assert await everything(watcher) == []
+            has_ended.set()
+
+        tasks.start_soon(consume)
+        await anyio.wait_all_tasks_blocked()
+        assert not has_ended.is_set()
+        if how == "discard":
+            watcher.discard(404)
+        else:
+            watcher.close()
+        with anyio.fail_after(0.1):
+            await has_ended.wait()
 
 
 async def test_any_number_of_tasks_wait_for_one_job() -> None:
@@ -254,6 +380,44 @@ async def test_waiting_raises_what_became_of_the_job() -> None:
         assert (await watcher.wait(third)).is_terminal
 
 
+async def errors_of(count: int, watcher: InferenceWatcher, job_id: int) -> list[Exception]:
+    """Let so many tasks wait for a job, and return what they are told."""
+    errors = list[Exception]()
+
+    async def handler() -> None:
+        try:
+            await watcher.wait(job_id)
+        except AnnoLabError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(handler)
+    return errors
+
+
+async def test_each_task_that_waits_has_an_exception_of_its_own() -> None:
+    async with in_process(an_emulator()) as client, client.watch(404) as watcher:
+        errors = await errors_of(3, watcher, 404)
+        [lost] = await everything(watcher)
+    assert len({id(error) for error in [*errors, lost.error]}) == 4
+    for error in errors:
+        assert isinstance(error, JobLost)
+        assert str(error) == str(lost.error)
+        assert vars(error) == vars(lost.error)
+        assert error.__cause__ is lost.error
+
+
+async def test_each_task_has_an_exception_of_its_own_for_what_ended_all_watching() -> None:
+    async with in_process(an_emulator(), api_key="WRONG") as client, client.watch(1) as watcher:
+        errors = await errors_of(3, watcher, 1)
+    assert [type(error) for error in errors] == [AuthenticationError] * 3
+    assert len({id(error) for error in errors}) == 3
+    [cause] = {error.__cause__ for error in errors}
+    assert isinstance(cause, AuthenticationError)
+    assert cause not in errors
+
+
 async def test_who_waits_is_told_the_end_although_another_discards_the_job() -> None:
     async with (
         in_process(an_emulator()) as client,
@@ -288,6 +452,22 @@ async def test_a_service_that_waits_and_never_iterates_piles_up_no_more_than_is_
         assert not watcher._delivery._heard - {5}
 
 
+async def test_who_iterates_is_given_what_others_have_waited_for_however_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 1)
+    jobs = [make_job(job_id, "Finished") for job_id in range(1, 6)]
+    async with in_process(an_emulator()) as client, client.watch(keep_open=True) as watcher:
+        watcher.add(jobs[0])
+        seen = [await anext(watcher)]
+        for job in jobs[1:]:
+            watcher.add(job)
+            await watcher.wait(job)
+        watcher.close()
+        seen += await everything(watcher)
+    assert [each.job for each in seen] == jobs
+
+
 async def test_an_end_that_is_heard_of_when_it_is_forgotten_is_let_go_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -301,6 +481,20 @@ async def test_an_end_that_is_heard_of_when_it_is_forgotten_is_let_go_of(
     assert left is not None
     assert left.inference_job_id == 2
     assert delivery.take() is None
+
+
+async def test_a_job_that_was_heard_of_discarded_and_added_again_is_not_taken_for_heard_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 1)
+    first, second = make_job(1, "Finished"), make_job(2, "Finished")
+    async with in_process(an_emulator()) as client, client.watch(keep_open=True) as watcher:
+        watcher.add(first)
+        await watcher.wait(first)
+        watcher.discard(first)
+        watcher.add(first, second)  # of which only the second's end is remembered now
+        watcher.close()
+        assert [seen.inference_job_id for seen in await everything(watcher)] == [1, 2]
 
 
 async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
@@ -368,6 +562,38 @@ async def test_a_watcher_kept_open_goes_on_until_it_is_closed() -> None:
     assert [end.inference_job_id for end in seen if end.outcome] == [1, 2]
 
 
+async def test_a_watcher_kept_open_that_was_left_yields_what_it_has_and_ends() -> None:
+    async with in_process(an_emulator()) as client:
+        async with client.watch(make_job(1, "Finished"), keep_open=True) as watcher:
+            pass
+        assert [seen.outcome for seen in await everything(watcher)] == [Outcome.FINISHED]
+
+
+async def test_iterating_before_the_block_is_an_error_and_no_end() -> None:
+    async with in_process(an_emulator()) as client:
+        for watcher in (client.watch(), client.watch(1)):
+            with pytest.raises(NotOpen, match="use it inside"):
+                await anext(watcher)
+
+
+async def test_a_failure_is_raised_although_no_job_is_left() -> None:
+    async with in_process(an_emulator(), api_key="WRONG") as client, client.watch([1]) as watcher:
+        with pytest.raises(AuthenticationError):
+            await watcher.wait(1)
+        watcher.discard(1)
+        with pytest.raises(AuthenticationError):
+            await anext(watcher)
+
+
+async def test_a_watcher_that_is_not_kept_open_remembers_every_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 2)
+    jobs = [make_job(job_id, "Finished") for job_id in range(1, 6)]
+    async with in_process(an_emulator()) as client, client.watch(jobs) as watcher:
+        assert [await watcher.wait(job) for job in jobs] == jobs
+
+
 async def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_delivery, "_ENDS_REMEMBERED", 2)
     async with in_process(an_emulator()) as client:
@@ -392,6 +618,113 @@ async def test_a_slow_consumer_misses_no_outcome_and_polling_goes_on() -> None:
     assert len([end for end in transitions if end.outcome]) == 600
     merged = [seen for seen in transitions if seen.outcome and seen.previous is None]
     assert len(merged) == 2 * 600 - 1024, "beyond the room, a job's states are merged"
+
+
+@pytest.mark.parametrize("latency", [0.1, 0.0])
+async def test_polls_keep_to_what_their_client_may_send(latency: float) -> None:
+    emulator = an_emulator(workers=50, latency=latency)
+    limits: dict[str, Any] = {"rate_limit": RateLimit(10.0, burst=4), "max_connections": 2}
+    async with in_process(emulator, **limits) as client:
+        jobs = [make_job(job_id) for job_id in range(1, 51)]
+        async with client.watch(jobs, schedule=EVERY_SECOND) as watcher:
+            await anyio.sleep(10)
+            assert 98 <= watcher.stats.polls <= 104
+        # As many as before, so that none has left twice.
+        async with client.watch(jobs, schedule=EVERY_SECOND) as watcher:
+            await anyio.sleep(10)
+            assert watcher.stats.polls <= 104
+    assert emulator.stats.max_in_flight <= 2
+
+
+async def test_what_ended_all_watching_first_is_what_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def poll_status(job_id: int, *_: object, may_go_back: bool) -> None:  # noqa: ARG001
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(job_id)
+        raise NotOpen(f"This is failure {job_id}.")
+
+    async with in_process(an_emulator()) as client:
+        monkeypatch.setattr(client, "poll_status", poll_status)
+        async with client.watch([1, 2]) as watcher:
+            await anyio.sleep(3)
+            with pytest.raises(NotOpen, match="failure 1"):
+                await anext(watcher)
+
+
+async def test_a_consumer_that_never_waits_gives_way_to_others_now_and_then() -> None:
+    ended = [make_job(job_id, "Finished") for job_id in range(1, 641)]
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async with (
+        in_process(an_emulator()) as client,
+        client.watch(ended) as watcher,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(other)
+        assert len(await everything(watcher)) == 640
+        tasks.cancel_scope.cancel()
+    assert 640 / 128 <= turns <= 640 / 32, "for each transition would be a round of polls for each"
+
+
+async def test_a_cancelled_consumer_takes_nothing() -> None:
+    ended = [make_job(job_id, "Finished") for job_id in range(1, 4)]
+    async with in_process(an_emulator()) as client, client.watch(ended) as watcher:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anext(watcher)
+        assert scope.cancelled_caught
+        assert len(await everything(watcher)) == 3
+
+
+class NeverSure:
+    """A schedule, and its planner, by which a job is always due and none is to be asked for."""
+
+    def __init__(self) -> None:
+        self.picks = 0
+
+    def planner(self, _: Random) -> PollPlanner:
+        return self
+
+    def add(
+        self,
+        job_id: int,
+        now: float,
+        state: JobState | None,
+        *,
+        model_identifier: str | int | None = None,
+    ) -> None: ...
+
+    def discard(self, job_id: int) -> None: ...
+
+    def due_at(self) -> float | None:
+        return -math.inf
+
+    def pick(self, now: float) -> int | None:  # noqa: ARG002
+        self.picks += 1
+        assert self.picks < 100, "nobody else has had a turn"
+        return None
+
+    def answered(self, job_id: int, now: float, asked_at: float, state: JobState) -> None: ...
+
+    def failed(self, job_id: int, now: float, retry_at: float | None) -> None: ...
+
+
+async def test_a_schedule_that_is_never_sure_holds_nobody_up() -> None:
+    schedule = NeverSure()
+    async with in_process(an_emulator()) as client, client.watch(1, schedule=schedule) as watcher:
+        for _ in range(5):
+            await checkpoint()
+        assert watcher.stats.active == 1
+        watcher.discard(1)
+        assert await everything(watcher) == []
+    assert schedule.picks < 100
 
 
 async def test_polls_of_all_jobs_together_keep_to_their_rate() -> None:

@@ -134,6 +134,7 @@ class InvalidResponse(AnnoLabError):
         fault: what is wrong, naming the field.
         excerpt: the beginning of the body, without secrets.
         inference_job_id: the job's id, when it could be told from the damaged body.
+        went_back: whether the body is the job's, but says Queued of one that was seen running.
     """
 
     def __init__(
@@ -145,12 +146,14 @@ class InvalidResponse(AnnoLabError):
         excerpt: str,
         inference_job_id: int | None = None,
         wanted: str = "a job",
+        went_back: bool = False,
     ) -> None:
         self.method = method
         self.path = path
         self.fault = fault
         self.excerpt = excerpt
         self.inference_job_id = inference_job_id
+        self.went_back = went_back
         text = f"{method} {path} was answered with something else than {wanted}: {fault}. "
         if inference_job_id is not None:
             text += f"The job exists, its id is {inference_job_id}: watch it by that. "

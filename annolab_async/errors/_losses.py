@@ -94,4 +94,5 @@ class JobIdLost(SubmissionUnknown, InvalidResponse):
         error.fault = cause.fault
         error.excerpt = cause.excerpt
         error.inference_job_id = None
+        error.went_back = False
         return error

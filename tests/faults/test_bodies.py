@@ -14,6 +14,7 @@ import pytest
 from annolab_async import (
     AnnoLabError,
     AsyncInferenceClient,
+    FixedInterval,
     InferenceJob,
     InvalidResponse,
     JobIdLost,
@@ -297,3 +298,26 @@ async def test_a_connection_that_brought_a_wrong_answer_is_not_used_again(
             assert server.accepted == 1
             await client.get_job(12)
     assert [peer.heads for peer in server.peers] == [2, 1]
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("way", OF_READS)
+@pytest.mark.parametrize(
+    ("then", "seen"),
+    [("Queued", ["Running", "Queued", "Finished"]), ("Running", ["Running", "Finished"])],
+)
+async def test_a_job_that_ran_and_is_queued_is_asked_for_once_more_on_another_connection(
+    then: str, seen: list[str], way: Way, anyio_backend_name: str
+) -> None:
+    skip_aiohttp_on_trio(way, anyio_backend_name)
+    words = ["Running", "Queued", then, "Finished"]
+    answers = [answer(reply(json.dumps(TRUTH | {"status": word}))) for word in words]
+    at_once = RetryPolicy(first=0.001)
+    with chaos(*answers) as server:
+        async with (
+            client_of(way, server.base_url, retry=at_once) as client,
+            client.watch(ID, schedule=FixedInterval(0.001)) as watcher,
+        ):
+            shown = [transition.job async for transition in watcher]
+    assert [job and job.status for job in shown] == seen
+    assert [peer.heads for peer in server.peers] == [2, 2]
