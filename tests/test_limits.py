@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -185,6 +186,23 @@ async def test_who_is_cancelled_while_waiting_takes_nobodys_place() -> None:
         turnstile.leave()
     with anyio.fail_after(1.1):
         await turnstile.enter("submit")
+
+
+@in_virtual_time
+async def test_a_pause_of_just_the_patience_is_waited_out() -> None:
+    for _ in range(20):  # at times at which adding and taking away again do not make 60
+        await anyio.sleep(1 / 7)
+        turnstile, began = Turnstile(2, Throttle(RateLimit(1, burst=1))), anyio.current_time()
+        await turnstile.enter("submit")
+        enter = partial(turnstile.enter, "submit", patience=60)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(enter)
+            await anyio.wait_all_tasks_blocked()
+            turnstile.slow_down(asked_at=began, pause=60)
+            tasks.start_soon(enter)
+            await anyio.wait_all_tasks_blocked()
+            turnstile.leave()
+        assert anyio.current_time() >= began + 60
 
 
 @in_virtual_time
