@@ -15,6 +15,7 @@ from annolab_async._secret import ApiKey
 from tests.builders import KEY, NOW, json_values, make_job, make_reply, unhurried
 
 GOOD = make_job(7).to_json()
+BOM = b"\xef\xbb\xbf"
 
 
 def status_error(body: bytes | str, status_code: int = 500, **headers: str) -> StatusError:
@@ -178,6 +179,7 @@ def test_a_success_that_is_no_job_is_an_invalid_response_that_says_why(
 def test_a_job_other_than_the_one_asked_for_is_invalid() -> None:
     error = invalid(GOOD, asked_for=8)
     assert "inferenceJobId is 7, and 8 was asked for" in error.fault
+    assert error.inference_job_id is None
 
 
 @pytest.mark.parametrize(
@@ -191,6 +193,11 @@ def test_a_job_other_than_the_one_asked_for_is_invalid() -> None:
 )
 def test_the_id_of_a_job_is_salvaged_from_a_damaged_answer(body: str) -> None:
     assert invalid(body).inference_job_id == 7
+
+
+def test_no_other_id_is_salvaged_than_the_one_asked_for() -> None:
+    assert invalid(GOOD[:-1], asked_for=7).inference_job_id == 7
+    assert invalid(GOOD[:-1], asked_for=8).inference_job_id is None
 
 
 def test_the_id_of_a_job_is_salvaged_wherever_it_stands_in_an_object() -> None:
@@ -213,6 +220,15 @@ def test_the_id_of_a_job_is_salvaged_wherever_it_stands_in_an_object() -> None:
 )
 def test_no_id_is_salvaged_where_there_is_none(body: str) -> None:
     assert invalid(body).inference_job_id is None
+
+
+def test_a_byte_order_mark_before_an_answer_is_passed_over() -> None:
+    assert job_or_error(BOM + GOOD.encode()) == make_job(7)
+    assert invalid(BOM + GOOD[:-1].encode()).inference_job_id == 7
+    assert status_error(BOM + b'{"message": "No such model."}').message == "No such model."
+    assert status_error(BOM + b"timed out").message == "timed out"
+    assert not status_error(BOM + b"<html>Bad Gateway</html>").message
+    assert invalid(BOM + b"Welcome").excerpt == "Welcome"
 
 
 def test_an_enormous_id_does_not_make_an_enormous_text() -> None:
