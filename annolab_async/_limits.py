@@ -264,7 +264,7 @@ class Turnstile:
         with CancelScope() as scope:
             self._impatient[scope] = patience
             try:
-                if self._throttle.pause_left(current_time()) > patience:
+                if _is_longer(self._throttle.pause_left(current_time()), patience):
                     scope.cancel()
                 yield
             finally:
@@ -282,6 +282,11 @@ class Turnstile:
         )
         left = self._throttle.pause_left(now)
         for scope, patience in self._impatient.items():
-            if left > patience:
+            if _is_longer(left, patience):
                 scope.cancel()
         return begins
+
+
+def _is_longer(pause: float, patience: float) -> bool:
+    # A minute from now may be a hair more than a minute away.
+    return pause > patience + _EARLY_RING

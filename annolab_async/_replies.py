@@ -144,7 +144,7 @@ def _job(reply: Reply, asked_for: int | None) -> tuple[InferenceJob | None, str]
 
 
 def _text(body: bytes) -> str:
-    return body.decode(errors="replace")
+    return body.decode("utf-8-sig", errors="replace")
 
 
 def _message(reply: Reply) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from typing import Final
 
 __all__ = ["salvaged_id"]
@@ -27,6 +28,7 @@ def salvaged_id(body: bytes) -> int | None:
     Returns:
         The id; None if there is none, if it may go on where the answer ends, or if there are two.
     """
+    body = body.removeprefix(BOM_UTF8)  # which whole answers may begin with, too
     depth = 0
     text = name = b""
     ids: set[int | None] = set()

@@ -184,6 +184,18 @@ async def test_an_answer_about_another_job_is_no_answer() -> None:
     ):
         with pytest.raises(InvalidResponse, match="inferenceJobId is 13, and 12 was asked for"):
             await client.get_job(12)
+        with pytest.raises(InvalidResponse, match="inferenceJobId is 13, and 12 was asked for"):
+            await client.poll_status(12)
+
+
+async def test_an_answer_with_the_bytes_of_the_last_one_is_that_one_itself() -> None:
+    http_client, _ = answering(httpx.Response(200, json=JOB))
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        reply = await client.poll_status(12)
+        assert await client.poll_status(12, reply) is reply
 
 
 async def test_an_error_with_the_bytes_of_the_last_answer_is_still_an_error() -> None:
@@ -286,6 +298,20 @@ async def test_an_unknown_status_word_is_kept_and_logged_once(
     assert warnings == ["Status 'Pausing [31m' is not known; it is not taken for an end."]
 
 
+async def test_of_very_many_unknown_status_words_the_first_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    words = [httpx.Response(200, json={**JOB, "status": f"W{number}"}) for number in range(150)]
+    http_client, _ = answering(*words)
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        for number in range(150):
+            assert (await client.get_job(12)).status == f"W{number}"
+    assert sum("is not known" in line for line in caplog.messages) == 100
+
+
 async def test_wait_returns_an_errored_job_as_it_does_a_finished_one() -> None:
     async with in_process(an_emulator(error_share=1.0)) as client:
         job = await client.wait(await client.submit(a_request()))
@@ -382,6 +408,8 @@ def test_key_and_base_url_come_from_the_environment(monkeypatch: pytest.MonkeyPa
         repr(AsyncInferenceClient())
         == "AsyncInferenceClient(base_url='http://localhost:8000/annolab')"
     )
+    monkeypatch.setenv("ANNOLAB_BASE_URL", "")
+    assert repr(AsyncInferenceClient()) == "AsyncInferenceClient(base_url='https://api.annolab.ai')"
     named = AsyncInferenceClient(base_url="https://elsewhere.example")
     assert repr(named) == "AsyncInferenceClient(base_url='https://elsewhere.example')"
 

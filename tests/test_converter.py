@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from annolab_async import InferenceJob
-from annolab_async._converter import structure, unstructure
+from annolab_async._converter import decode_json, decode_object, structure, unstructure
 from tests.builders import json_values, make_job, make_request, unhurried
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WIRE: dict[str, Any] = {
     "inferenceJobId": 7,
@@ -80,12 +83,23 @@ def test_a_missing_required_field_is_named_as_on_the_wire(name: str) -> None:
         ("sourceIds", [1, "2"], "holds a string, not only integers"),
         ("sourceIds", [True], "holds true or false, not only integers"),
         ("sourceIds", [1.0], "holds a fraction, not only integers"),
+        ("inferenceJobId", 2**63, "is an integer of more than 64 bits"),
+        ("inferenceJobId", -(2**63) - 1, "is an integer of more than 64 bits"),
+        ("sourceIds", [1, 2**63], "holds an integer of more than 64 bits"),
+        ("sourceIds", [-(2**63) - 1, 1], "holds an integer of more than 64 bits"),
     ],
 )
 def test_a_required_field_of_a_wrong_type_is_named_with_its_kind(
     name: str, value: object, fault: str
 ) -> None:
     assert faults_of(WIRE | {name: value}) == f"{name} {fault}"
+
+
+def test_integers_of_just_64_bits_are_read() -> None:
+    least, most = -(2**63), 2**63 - 1
+    for job_id in (least, most):
+        job = structure(InferenceJob, WIRE | {"inferenceJobId": job_id, "sourceIds": [least, most]})
+        assert (job.inference_job_id, job.source_ids) == (job_id, (least, most))
 
 
 def test_all_faults_are_named_at_once() -> None:
@@ -135,6 +149,45 @@ def test_what_is_not_known_is_not_written() -> None:
         "sourceIds": [3240, 4414],
     }
     assert unstructure(make_request())["outputLayerIdentifier"] == "Gold Set"
+
+
+@pytest.mark.parametrize("decode", [decode_json, decode_object])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"a": 1, "a": 1}', "it says a field twice"),
+        ('{"a" :1, "a":2}', "it says a field twice"),
+        ('{"a":1, "a"\n:2}', "it says a field twice"),
+        ('{"b": {"a": 1, "a": 2}}', "it says a field twice"),
+        ('{"b": [{"a" : 1, "a" : 2}]}', "it says a field twice"),
+        ('{"a": NaN}', "it holds NaN, which is no number"),
+        ('{"a": Infinity}', "it holds Infinity, which is no number"),
+        ('{"a": [-Infinity]}', "it holds -Infinity, which is no number"),
+        ('{"a": 1} x', "it is no JSON"),
+        ('{"a": 1}{"b": 2}', "it is no JSON"),
+        ('{"a": 1}\u00a0', "it is no JSON"),
+    ],
+)
+def test_what_parsers_disagree_about_is_no_json(
+    decode: Callable[[str], object], text: str, fault: str
+) -> None:
+    with pytest.raises(ValueError, match=fault):
+        decode(text)
+
+
+@pytest.mark.parametrize("decode", [decode_json, decode_object])
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ('{"a": 1} \r\n\t', {"a": 1}),
+        ('{"a": {"a": [{"a": 1}, {"a": 2}]}}', {"a": {"a": [{"a": 1}, {"a": 2}]}}),
+        ('{"a:b": "c\\": d :"}', {"a:b": 'c": d :'}),
+    ],
+)
+def test_one_object_is_read_whatever_its_names_and_strings_hold(
+    decode: Callable[[str], object], text: str, data: object
+) -> None:
+    assert decode(text) == data
 
 
 def record_or_error(data: object) -> InferenceJob | ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -30,6 +31,7 @@ in_virtual_time = pytest.mark.anyio
         ({"max_per_second": True}, "max_per_second is True"),
         ({"max_per_second": 1, "burst": 0}, "burst is 0"),
         ({"max_per_second": 1, "burst": 1.5}, "burst is 1.5"),
+        ({"max_per_second": 1, "burst": True}, "burst is True"),
     ],
 )
 def test_a_rate_limit_that_makes_no_sense_says_why(options: dict[str, Any], fault: str) -> None:
@@ -73,6 +75,16 @@ def test_the_rate_is_reached_after_the_burst() -> None:
     assert times[-1] == pytest.approx(10)
 
 
+@pytest.mark.parametrize(
+    ("rate", "at_once"), [(0.1, 1), (1, 1), (20, 1), (21, 2), (100, 5), (1000, 50)]
+)
+def test_a_limit_that_names_no_burst_lets_as_many_go_at_once_as_a_late_timer_misses(
+    rate: float, at_once: int
+) -> None:
+    times = send_all(Throttle(RateLimit(rate)), 100)
+    assert sum(time < 1e-6 for time in times) == at_once
+
+
 def test_without_a_limit_any_number_may_go_at_once() -> None:
     assert send_all(Throttle(), 1000)[-1] == 0
 
@@ -95,6 +107,18 @@ def test_after_a_429_a_client_goes_on_at_half_its_rate_and_regains_it() -> None:
     assert in_each_second[10] == pytest.approx(100, abs=6)
 
 
+@pytest.mark.parametrize("pause", [None, 0.0])
+def test_the_first_request_after_a_429_that_names_no_time_does_not_go_at_once(
+    pause: float | None,
+) -> None:
+    throttle, now = Throttle(), 0.0
+    throttle.take(now)
+    assert not throttle.slow_down(now, asked_at=now, pause=pause)
+    assert throttle.free_at() > now + 0.1, "also where too little was sent to tell a rate"
+    throttle, now = slowed(100)
+    assert throttle.free_at() >= now + 1 / 100, "later than was too soon"
+
+
 def test_in_the_end_a_client_is_free_again() -> None:
     throttle, now = slowed(100)
     times = send_all(throttle, 16_000, now)
@@ -112,8 +136,8 @@ def test_a_pause_is_kept_to_and_what_follows_it_is_no_spike() -> None:
 def test_refusals_of_requests_that_were_under_way_together_count_once() -> None:
     once, now = slowed(100)
     often, _ = slowed(100)
-    for _ in range(50):
-        assert not often.slow_down(now, asked_at=now - 0.05, pause=None)
+    for age in (0.05, 0.0) * 25:
+        assert not often.slow_down(now, asked_at=now - age, pause=None)
     assert send_all(often, 100, now) == send_all(once, 100, now)
 
 
@@ -125,17 +149,35 @@ def test_a_server_that_has_enough_again_is_asked_even_less() -> None:
     assert rest[-1] - rest[0] == pytest.approx(1, abs=0.2), "25 a second"
 
 
+def test_a_server_that_can_serve_nobody_is_not_asked_less_for_it() -> None:
+    throttle, now = slowed(100)
+    times = send_all(throttle, 25, now)
+    throttle.slow_down(times[-1], asked_at=times[-1], pause=20, is_too_fast=False)
+    rest = send_all(throttle, 51, times[-1])
+    assert rest[0] == times[-1] + 20
+    assert rest[-1] - rest[0] == pytest.approx(1, abs=0.1), "50 a second"
+
+
 def test_a_pause_begins_once_and_has_an_end() -> None:
     throttle = Throttle()
     assert throttle.slow_down(0.0, asked_at=0.0, pause=1e9)
     assert not throttle.slow_down(1.0, asked_at=0.0, pause=30)
     assert throttle.pause_left(0.0) == 3600
     assert throttle.free_at() == 3600
+    assert throttle.slow_down(3600.0, asked_at=3600.0, pause=30), "the next one"
+
+
+def test_of_pauses_that_are_asked_for_together_the_longest_is_kept_to() -> None:
+    throttle = Throttle()
+    for pause in (5, 30, 10):
+        throttle.slow_down(0.1, asked_at=0.0, pause=pause)
+    assert throttle.free_at() == 30.1
 
 
 @in_virtual_time
 async def test_kinds_of_requests_have_their_turn_by_turns() -> None:
     turnstile, order = Turnstile(100, Throttle(RateLimit(1, burst=1))), list[str]()
+    began = anyio.current_time()
 
     async def send(kind: Kind) -> None:
         await turnstile.enter(kind)
@@ -147,9 +189,12 @@ async def test_kinds_of_requests_have_their_turn_by_turns() -> None:
         for kind, count in crowd.items():
             for _ in range(count):
                 tasks.start_soon(send, kind)
-    assert [order.index("read"), order.index("poll")] < [4, 4]
+    # The first found nobody there, whichever it was.
+    for rounds in (order[1:4], order[4:7]):
+        assert sorted(rounds) == ["poll", "read", "submit"]
     assert set(order[-40:]) == {"submit"}
     assert len(order) == 56
+    assert anyio.current_time() == pytest.approx(began + 55), "one each second"
 
 
 @in_virtual_time
@@ -173,18 +218,84 @@ async def test_no_more_are_let_through_than_may_be_under_way() -> None:
 
 
 @in_virtual_time
-async def test_who_is_cancelled_while_waiting_takes_nobodys_place() -> None:
-    turnstile = Turnstile(1, Throttle(RateLimit(1, burst=1)))
+async def test_who_is_cancelled_while_waiting_for_a_permit_takes_nobodys_place() -> None:
+    turnstile = Turnstile(1, Throttle())
     await turnstile.enter("submit")
-    for seconds in (0.5, 1.5):  # waiting for a permit, and for the time
-        with anyio.move_on_after(seconds):
-            await turnstile.enter("submit")
+    with anyio.move_on_after(1) as waiting:
+        await turnstile.enter("submit")
+    assert waiting.cancelled_caught
     turnstile.leave()
-    with anyio.move_on_after(0.1):
+    assert turnstile.enter_nowait(anyio.current_time())
+
+
+@in_virtual_time
+async def test_who_is_cancelled_while_waiting_for_the_time_takes_nobodys_place() -> None:
+    turnstile, began = Turnstile(1, Throttle(RateLimit(1, burst=1))), anyio.current_time()
+    await turnstile.enter("submit")
+    turnstile.leave()
+    with anyio.move_on_after(0.5) as waiting:
         await turnstile.enter("submit")
-        turnstile.leave()
-    with anyio.fail_after(1.1):
+    assert waiting.cancelled_caught
+    with anyio.fail_after(1):
         await turnstile.enter("submit")
+    assert anyio.current_time() == pytest.approx(began + 1), "when it would have gone"
+
+
+@in_virtual_time
+async def test_who_comes_when_the_next_may_go_does_not_go_before_who_waits() -> None:
+    throttle = Throttle(RateLimit(1, burst=1))
+    turnstile, order = Turnstile(100, throttle), list[str]()
+
+    async def send(kind: Kind) -> None:
+        await turnstile.enter(kind)
+        order.append(kind)
+
+    await send("submit")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send, "read")
+        await anyio.wait_all_tasks_blocked()
+        # The timer of who waits rings at this time, too, or a hair later.
+        assert not turnstile.enter_nowait(throttle.free_at())
+        await send("poll")
+    assert order == ["submit", "read", "poll"]
+
+
+@in_virtual_time
+async def test_a_pause_that_begins_while_one_waits_is_kept_to() -> None:
+    turnstile, began = Turnstile(1, Throttle(RateLimit(1, burst=1))), anyio.current_time()
+    await turnstile.enter("submit")
+    turnstile.leave()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(turnstile.enter, "submit")
+        await anyio.wait_all_tasks_blocked()
+        assert turnstile.slow_down(asked_at=began, pause=10)
+    assert anyio.current_time() >= began + 10
+
+
+@in_virtual_time
+async def test_a_timer_that_rings_a_hair_early_is_not_set_again() -> None:
+    throttle = Throttle(RateLimit(1, burst=1))
+    turnstile, now = Turnstile(2, throttle), anyio.current_time()
+    assert turnstile.enter_nowait(now)
+    assert not turnstile.enter_nowait(now + 1 - 1e-3)
+    assert turnstile.enter_nowait(now + 1 - 1e-9)
+
+
+@in_virtual_time
+async def test_a_pause_of_just_the_patience_is_waited_out() -> None:
+    for _ in range(20):  # at times at which adding and taking away again do not make 60
+        await anyio.sleep(1 / 7)
+        turnstile, began = Turnstile(2, Throttle(RateLimit(1, burst=1))), anyio.current_time()
+        await turnstile.enter("submit")
+        enter = partial(turnstile.enter, "submit", patience=60)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(enter)
+            await anyio.wait_all_tasks_blocked()
+            turnstile.slow_down(asked_at=began, pause=60)
+            tasks.start_soon(enter)
+            await anyio.wait_all_tasks_blocked()
+            turnstile.leave()
+        assert anyio.current_time() >= began + 60
 
 
 @in_virtual_time
@@ -212,3 +323,4 @@ async def test_who_has_no_patience_does_not_wait_out_a_long_pause() -> None:
         await send(99)
         assert len(refused) == 3, "and so is who comes later"
     assert passed[-1] == pytest.approx(began + 100, abs=1)
+    assert not turnstile._impatient, "nobody who waited is kept"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given, strategies as st
 
 from annolab_async import AnnoLabError, InferenceJob, InvalidResponse, NotFound, StatusError
-from annolab_async._replies import goes_back, read_job
+from annolab_async._replies import goes_back, read_as, read_job
 from annolab_async._secret import ApiKey
 from tests.builders import KEY, NOW, json_values, make_job, make_reply, unhurried
 
 GOOD = make_job(7).to_json()
+BOM = b"\xef\xbb\xbf"
 
 
 def status_error(body: bytes | str, status_code: int = 500, **headers: str) -> StatusError:
@@ -85,6 +88,23 @@ def test_a_status_has_the_error_of_its_class() -> None:
 )
 def test_the_server_s_message_is_found(body: bytes | str, message: str) -> None:
     assert status_error(body).message == message
+
+
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        ("https://user:HUSH@other.example:8443/a?HUSH#HUSH", "https://other.example"),
+        ("//other.example/HUSH", "http://other.example"),
+        ("/sign-in?HUSH", "another path"),
+        ("mailto:HUSH", "something that is no URL"),
+        ("https://[HUSH", "something that is no URL"),
+    ],
+)
+def test_a_redirect_is_told_by_the_host_to_which_it_leads(location: str, where: str) -> None:
+    for status_code in (300, 302, 399):
+        error = status_error("{}", status_code, location=location)
+        assert error.message == f"it redirects to {where}, which is not followed"
+    assert status_error("made", 409, location=location).message == "made"
 
 
 def test_the_repr_of_a_reply_does_not_show_its_body() -> None:
@@ -178,6 +198,7 @@ def test_a_success_that_is_no_job_is_an_invalid_response_that_says_why(
 def test_a_job_other_than_the_one_asked_for_is_invalid() -> None:
     error = invalid(GOOD, asked_for=8)
     assert "inferenceJobId is 7, and 8 was asked for" in error.fault
+    assert error.inference_job_id is None
 
 
 @pytest.mark.parametrize(
@@ -193,8 +214,15 @@ def test_the_id_of_a_job_is_salvaged_from_a_damaged_answer(body: str) -> None:
     assert invalid(body).inference_job_id == 7
 
 
+def test_no_other_id_is_salvaged_than_the_one_asked_for() -> None:
+    assert invalid(GOOD[:-1], asked_for=7).inference_job_id == 7
+    assert invalid(GOOD[:-1], asked_for=8).inference_job_id is None
+
+
 def test_the_id_of_a_job_is_salvaged_wherever_it_stands_in_an_object() -> None:
     assert invalid('{"sourceIds": [1], "inferenceJobId": 7}').inference_job_id == 7
+    fields = "".join(f'"n{number}": {number}, ' for number in range(1000))
+    assert invalid(f'{{{fields} "inferenceJobId": 7}}').inference_job_id == 7
 
 
 @pytest.mark.parametrize(
@@ -209,10 +237,56 @@ def test_the_id_of_a_job_is_salvaged_wherever_it_stands_in_an_object() -> None:
         '{"inferenceJobId": 7',  # perhaps 70
         '{"parent": {"inferenceJobId": 7}}',
         '{"note": "\\"inferenceJobId\\": 7, "}',
+        '{"inferenceJobId": 7, "inferenceJobId": 8, "status": "Que',
+        '{"inferenceJobId": 9999999999999999999, "status": "Que',
+        '{"inferenceJobId": 7]',
+        '["inferenceJobId": 7, ',
+        '{} {"inferenceJobId": 7, "status": "Que',
     ],
 )
 def test_no_id_is_salvaged_where_there_is_none(body: str) -> None:
     assert invalid(body).inference_job_id is None
+
+
+def test_a_byte_order_mark_before_an_answer_is_passed_over() -> None:
+    assert job_or_error(BOM + GOOD.encode()) == make_job(7)
+    assert invalid(BOM + GOOD[:-1].encode()).inference_job_id == 7
+    assert status_error(BOM + b'{"message": "No such model."}').message == "No such model."
+    assert status_error(BOM + b"timed out").message == "timed out"
+    assert not status_error(BOM + b"<html>Bad Gateway</html>").message
+    assert invalid(BOM + b"Welcome").excerpt == "Welcome"
+
+
+@pytest.mark.parametrize("read", [read_job, partial(read_as, InferenceJob, name="a job")])
+def test_a_body_that_did_not_come_whole_is_invalid_whatever_it_says(read: Any) -> None:
+    reply = evolve(make_reply(GOOD), fault="it is cut off")
+    with pytest.raises(InvalidResponse) as caught:
+        read(reply, key=ApiKey(KEY), utc_now=lambda: NOW)
+    assert caught.value.fault == "it is cut off"
+
+
+def test_a_status_word_that_is_not_known_does_not_show_the_key() -> None:
+    job = job_or_error(make_job(7, f"Waiting for {KEY}").to_json())
+    assert job == make_job(7, "Waiting for [API key]")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ("Running", "Queued", True),
+        ("Running", "Running", False),
+        ("Running", "Errored", False),
+        ("Running", "Odd", False),
+        ("Queued", "Queued", False),
+        ("Odd", "Queued", False),
+    ],
+)
+def test_a_job_goes_back_only_where_both_words_are_known(
+    before: str,
+    now: str,
+    expected: bool,  # noqa: FBT001
+) -> None:
+    assert goes_back(make_job(7, before), make_job(7, now)) is expected
 
 
 def test_an_enormous_id_does_not_make_an_enormous_text() -> None:

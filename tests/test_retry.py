@@ -78,6 +78,7 @@ def test_backoff_with_extreme_numbers_is_at_its_cap(
     ("options", "faults"),
     [
         ({"attempts": 0}, ["attempts is 0"]),
+        ({"attempts": True}, ["attempts is True"]),
         ({"first": 0}, ["first <= cap"]),
         ({"first": 31}, ["first <= cap"]),
         ({"first": math.nan}, ["first <= cap"]),
@@ -107,6 +108,7 @@ def test_a_policy_that_makes_no_sense_names_each_fault(
 def test_a_policy_may_be_at_the_edge_of_sense() -> None:
     policy = RetryPolicy(attempts=1, first=2, factor=1, cap=2)
     assert 0 <= policy.delay(100, Random(0)) <= 2
+    RetryPolicy(longest_retry_after=0)
 
 
 def test_a_delay_is_spread_over_all_of_its_bound() -> None:
@@ -134,6 +136,13 @@ def test_the_servers_retry_after_is_waited_for(asked: float) -> None:
     policy = RetryPolicy(first=1e-6, longest_retry_after=60)
     delay = next_delay(policy, 1, make_status_error(429, retry_after=asked))
     assert delay == pytest.approx(asked, abs=1e-5)
+
+
+def test_a_retry_after_makes_no_delay_shorter() -> None:
+    policy = RetryPolicy(first=10, cap=10)
+    own = policy.delay(1, Random(0))
+    assert own > 1
+    assert next_delay(policy, 1, make_status_error(429, retry_after=0.1)) == own
 
 
 @pytest.mark.parametrize("asked", [60.1, 1e9])

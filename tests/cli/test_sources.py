@@ -35,6 +35,10 @@ def write(path: Path, content: str | bytes) -> str:
         ("objects.jsonl", '{"source_id": 7}\n{"sourceId": "8"}\n\n{"id": 9, "x": 1}\n{"n": 10}\n'),
         ("numbers.ndjson", '7\n"8"\n[9, 10]\n'),
         ("array.json", "[7, 8, 9, 10]"),
+        ("CAPITALS.CSV", "name,source_id\n1,7\n2,8\n3,9\n4,10\n"),
+        ("Capitals.JsonL", '{"source_id": 7, "n": 1}\n[8, 9, 10]\n'),
+        ("breaks.jsonl", '{"id": 7, "n": "a\u2028b\u2029c\u0085d"}\r\n[8, 9, 10]\n'),
+        ("breaks.csv", "id,n\n7,a\u2028b\u2029c\u0085d\n8,\u2028\n9,\x0c\n10,\n"),
     ],
 )
 def test_ids_are_read_in_their_order(tmp_path: Path, name: str, content: str) -> None:
@@ -104,6 +108,13 @@ def test_a_table_without_a_known_suffix_is_told_how_to_be_read(tmp_path: Path) -
         read_sources([table])
     assert caught.value.hint.endswith(f"If {table} holds a table or JSON lines: --format says so.")
     assert read_sources([table], kind=SourceFormat.CSV) == [17]
+
+
+def test_a_table_with_a_known_suffix_is_not_told_how_to_be_read(tmp_path: Path) -> None:
+    table = write(tmp_path / "TABLE.CSV", "id\nx\n")
+    with pytest.raises(Problem) as caught:
+        read_sources([table])
+    assert "--format" not in caught.value.hint
 
 
 def test_beside_ids_a_table_may_hold_whole_documents(tmp_path: Path) -> None:

@@ -149,9 +149,15 @@ def test_plain_http_to_another_machine_is_refused_unless_it_is_allowed_by_name(
 def test_the_most_common_of_them_can_be_allowed() -> None:
     for host in ["10.0.0.1", "api.annolab.ai", "gateway.internal"]:
         assert f"plain_http_hosts=['{host}']" in refused(base_url=f"http://{host}")
-    refused(base_url="http://10.0.0.1", plain_http_hosts="10.0.0.1")
     refused(base_url="http://10.0.0.11", plain_http_hosts=["10.0.0.1"])
     refused(base_url="http://x.gateway.internal", plain_http_hosts=["gateway.internal"])
+
+
+@pytest.mark.parametrize("base_url", ["http://10.0.0.1", "http://localhost", "https://10.0.0.1"])
+def test_a_single_string_is_no_collection_of_hosts(base_url: str) -> None:
+    # As a collection it names each of its characters.
+    text = refused(base_url=base_url, plain_http_hosts="10.0.0.1")
+    assert text == "plain_http_hosts is a string, not a collection of host names"
 
 
 @pytest.mark.parametrize(

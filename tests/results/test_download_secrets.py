@@ -177,6 +177,17 @@ def test_a_host_may_be_asked_unencrypted_if_it_is_named() -> None:
     assert "plain_http_hosts=['storage.example']" in caught.value.hint
 
 
+def test_a_redirect_leads_unencrypted_to_hosts_that_are_named_and_no_others() -> None:
+    link = signed_link("http://one.example/a", ["ONE.example", "two.example"])
+    there = link.redirected("http://TWO.example/b").redirected("c").redirected("//one.example/d")
+    assert there.url == "http://one.example/d"
+    assert there.redirected("http://localhost/e").redirected("https://other.example/f")
+    for unnamed in (link, there):
+        with pytest.raises(Setback, match="unencrypted") as caught:
+            unnamed.redirected("http://example/g")
+        assert "plain_http_hosts=['example']" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     "location", ["http://localhost/a", "http://storage.example/a", "ftp://a/b"]
 )

@@ -97,6 +97,26 @@ async def test_an_export_goes_from_its_making_to_its_end() -> None:
     assert record.polls <= 12, "less and less often"
 
 
+async def test_a_file_comes_unencrypted_only_from_a_host_that_is_named(tmp_path: Path) -> None:
+    emulator = an_emulator(exports=Exports(wait_seconds=1, seconds=1))
+
+    def download_client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=emulator.downloads))
+
+    async with in_process(emulator, download_client=download_client) as client:
+        await client.wait(await client.submit(a_request()))
+        export = await client.export(**WHOSE)
+        with pytest.raises(ExportError) as caught:
+            await export.download(tmp_path / "export.zip")
+    assert "plain_http_hosts=['downloads.emulator']" in caught.value.hint
+    assert not emulator.download_requests
+    async with in_process(
+        emulator, download_client=download_client, plain_http_hosts=["downloads.emulator"]
+    ) as client:
+        export = await client.export(**WHOSE)
+        await export.download(tmp_path / "export.zip")
+
+
 async def test_what_is_asked_for_is_what_is_sent() -> None:
     sent: list[dict[str, Any]] = []
 
