@@ -221,7 +221,7 @@ def take_over(
     session.connection.execute(
         delete(leases).where(
             leases.c.run_id == run_id,
-            (leases.c.expires_at <= session.now) | leases.c.owner.in_(set(of) - {owner}),
+            (leases.c.expires_at <= session.now) | leases.c.owner.in_(of),
             leases.c.owner != owner,
         )
     )

@@ -186,6 +186,23 @@ async def test_a_stream_is_sent_while_it_is_read(ledger: Ledger) -> None:
         assert run.summary.eta == 0.0
 
 
+async def test_how_much_of_a_stream_has_come_shows_within_a_second(ledger: Ledger) -> None:
+    service = Service(base_seconds=100.0)
+    send, receive = anyio.create_memory_object_stream[int](100)
+    async with (
+        send,
+        receive,
+        in_process(service) as client,
+        client.fan_out(a_plan(receive), ledger=ledger, max_in_flight=1) as run,
+    ):
+        for come, first in ((1, 1), (2, 3), (3, 5)):
+            await send.send(first)
+            await send.send(first + 1)
+            await anyio.sleep(1.1)
+            assert sum(run.summary.batches.values()) == come
+            assert run.summary.batches.get(BatchState.PLANNED, 0) == come - 1
+
+
 async def test_a_stream_that_pauses_does_not_end_the_run() -> None:
     service = Service()
 

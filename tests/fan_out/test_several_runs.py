@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from annolab_async import BatchState, RateLimit
 from annolab_async.ledger import MemoryLedger
-from tests.fan_out.service import Service, a_plan, in_ledger, to_end
+from tests.fan_out.service import Service, a_plan, in_ledger, states_of, to_end
 from tests.service import in_process, task_count
 
 if TYPE_CHECKING:
@@ -110,6 +110,35 @@ async def test_who_leaves_hands_its_jobs_to_who_stays(ledger: Ledger) -> None:
         await to_end(stays)
         assert stays.summary.batches == {BatchState.FINISHED: 20}
     assert len(service.sent) == len(set(service.sent)) == 20
+
+
+async def test_who_is_at_work_is_not_thought_gone_though_a_sign_of_life_be_half_a_lease_late() -> (
+    None
+):
+    lease, ahead = 6.0, 0.0
+    ledger = MemoryLedger(clock=lambda: anyio.current_time() + ahead)
+    service, plan = Service(base_seconds=10 * lease), a_plan(4)
+    looks = 0
+    async with (
+        in_process(service) as client,
+        client.fan_out(plan, ledger=ledger, lease_seconds=lease) as run,
+        anyio.create_task_group() as tasks,
+    ):
+        others = await ledger.begin_run("default", plan.fingerprint)
+
+        async def look() -> None:
+            nonlocal ahead, looks
+            while True:
+                await anyio.sleep(lease / 16)
+                ahead, looks = lease / 2, looks + 1
+                assert await others.take_over("another", limit=10, lease_seconds=lease) == []
+                ahead = 0.0
+
+        tasks.start_soon(look)
+        await to_end(run)
+        tasks.cancel_scope.cancel()
+    assert looks > 100
+    assert states_of(await in_ledger(ledger, plan)) == {BatchState.FINISHED: 2}
 
 
 @pytest.mark.parametrize("has_answer", [True, False])

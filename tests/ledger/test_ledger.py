@@ -9,11 +9,13 @@ import pytest
 
 from annolab_async import LedgerError
 from annolab_async.ledger import BatchState, Ledger, MemoryLedger, _sql, open_ledger
+from annolab_async.ledger._sql import SqlLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from annolab_async.ledger import BatchRecord, LedgerRun
+    from annolab_async.ledger._session import Session
     from tests.ledger.clock import Clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
@@ -567,3 +569,16 @@ async def test_a_lease_runs_out_by_the_clock(ledger: Ledger, clock: Clock) -> No
         clock.now += 1
         assert len(await run.take_over(YOU, limit=10, lease_seconds=60)) == 1
         assert not await run.renew(ME, lease_seconds=60)
+
+
+async def test_postgresql_knows_how_large_a_plan_is_as_soon_as_it_is_written(
+    postgres_url: str,
+) -> None:
+    # Else it sorts all that is planned for each claim and page, until it looks by itself.
+    def known(session: Session) -> object:
+        query = "SELECT reltuples FROM pg_class WHERE oid = 'annolab_batches'::regclass"
+        return session.connection.exec_driver_sql(query).scalar()
+
+    async with SqlLedger(postgres_url) as ledger:
+        await planned(ledger)
+        assert await ledger.writer.do(known, is_write=False) == len(PLAN)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -112,7 +113,19 @@ def with_64(told: int, **lies: int) -> bytes:
     return body + entry + ends + end
 
 
+def with_byte(data: bytes, at: int, to: int) -> bytes:
+    """Return an archive of which one byte, counted from its end, is another."""
+    assert data[at] != to
+    return data[:at] + bytes([to]) + data[at + 1 :]
+
+
+def named(name: str) -> bytes:
+    return archive(file(LINE, name, flags=1 << 11))
+
+
 WHOLE: Final = archive(File())
+# The first and the last of each kind: controls, line ends, and what turns the letters around it about.
+UNFIT: Final = "\x1f\x7f\x9f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "traversal": (lambda: archive(file(LINE, "../../evil.annotations.jsonl")), "leads out"),
     "traversal inside": (lambda: archive(file(LINE, "a/../../e.annotations.jsonl")), "leads out"),
@@ -122,8 +135,10 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "a network drive": (lambda: archive(file(LINE, "\\\\host\\x.annotations.jsonl")), "leads out"),
     "NUL in the name": (lambda: archive(file(LINE, "x\0.annotations.jsonl")), "cannot be shown"),
     "an escape in the name": (lambda: archive(file(LINE, "\x1b[2J.jsonl")), "cannot be shown"),
-    "a line end in the name": (lambda: archive(file(LINE, "x\u2028y", flags=1 << 11)), "shown"),
-    "a name turned about": (lambda: archive(file(LINE, "x\u202egpj", flags=1 << 11)), "shown"),
+    **{
+        f"U+{ord(char):04X} in the name": (partial(named, f"x{char}gpj"), "cannot be shown")
+        for char in UNFIT
+    },
     "names without end": (long_names, "its directory is"),
     "no name": (lambda: archive(file(LINE, "")), "no name"),
     "no UTF-8": (lambda: archive(File(name=b"\xff.jsonl", flags=1 << 11)), "UTF-8"),
@@ -133,6 +148,10 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "overlap": (overlapping, "different things|overlaps"),
     "nested": (nested, "overlaps"),
     "reaches into the directory": (lambda: archive(File(packed_size=60)), "directory"),
+    "on another disk": (lambda: archive(File(disk=1)), "another part"),
+    "its end on another disk": (lambda: with_byte(WHOLE, -18, 1), "several parts"),
+    "its directory on another disk": (lambda: with_byte(WHOLE, -16, 1), "several parts"),
+    "some of it on another disk": (lambda: with_byte(WHOLE, -14, 0), "several parts"),
     "encrypted": (lambda: archive(File(flags=1)), "encrypted"),
     "strongly encrypted": (lambda: archive(File(flags=1 << 6)), "encrypted"),
     "lzma": (lambda: archive(File(method=14)), "method 14"),
@@ -177,6 +196,8 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "64 bits: other counts": (lambda: with_64(2), "different things"),
     "64 bits: elsewhere": (lambda: with_64(1, at=2**63 - 1), "no end in 64 bits"),
     "64 bits: far beyond": (lambda: with_64(1, at=2**64 - 1), "no end in 64 bits"),
+    "64 bits: on another disk": (lambda: with_byte(with_64(1), -38, 1), "no end in 64 bits"),
+    "64 bits: of several disks": (lambda: with_byte(with_64(1), -26, 2), "no end in 64 bits"),
     "64 bits: something between": (lambda: with_64(1, size=10), "between its ends"),
     "64 bits: left out": (lambda: archive(File(), offset=2**32 - 1), "leaves out"),
     "64 bits: a size left out": (lambda: archive(file(LINE, size=2**32 - 1)), "left out"),
@@ -309,6 +330,7 @@ def test_files_are_recognised_in_any_directory_and_case_and_others_are_listed(
         "می\N{ZERO WIDTH NON-JOINER}خواهم.pdf",
         "from a Mac\uf022.pdf",
         "not yet assigned \U0001faff.pdf",
+        "hard\N{NO-BREAK SPACE}spaces and points\N{HYPHENATION POINT}.pdf",
     ],
 )
 def test_names_are_what_people_call_their_files(tmp_path: Path, name: str) -> None:

@@ -28,6 +28,7 @@ from tests.results.downloads import (
     put,
     ranges,
     refused,
+    remove,
     serve,
     there,
 )
@@ -131,6 +132,51 @@ async def test_what_is_put_in_place_is_on_the_disk_and_so_is_its_name(
     with serve(good()) as server:
         await get(server, path)
     assert done == [("file", len(FILE)), ("in place", 0), ("name", 0)]
+
+
+def test_old_bytes_are_gone_from_the_disk_before_a_note_says_what_is_to_come(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(path.with_name("export.zip.part"), b"old bytes")
+    put(note := path.with_name("export.zip.part.json"), b"an old note")
+    real, synced = os.fsync, list[tuple[int, bytes | None]]()
+
+    def sync(file: int) -> None:
+        synced.append((os.fstat(file).st_size, there(note)))
+        real(file)
+
+    monkeypatch.setattr("annolab_async._part_file.os.fsync", sync)
+    part = PartFile(path)
+    part.open()
+    part.begin(Held(0, 3, '"new"'))
+    part.close()
+    assert synced == [(0, b"an old note")]
+
+
+def test_what_a_system_writes_only_in_part_is_written_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    part = PartFile(path)
+    part.open()
+    part.write([b"01", b"2?"], 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("annolab_async._part_file.os.write", lambda file, data: real(file, data[:2]))
+        part.write([b"345", b"6", b"789"], 3)
+    part.close()
+    assert there(path.with_name("export.zip.part")) == b"0123456789"
+
+
+def test_who_has_nothing_leaves_the_part_of_another_alone(path: Path) -> None:
+    mine, yours = PartFile(path), PartFile(path)
+    mine.open()
+    remove(path.with_name("export.zip.part"))
+    yours.open()
+    yours.begin(Held(0, 3, '"a"'))
+    mine.close()
+    assert left_in(path.parent) == ["export.zip.part", "export.zip.part.json"]
+    yours.close()
+    assert not left_in(path.parent)
 
 
 def a_directory(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ from tests.results.downloads import (
     good,
     header,
     left_in,
+    put,
     ranges,
     refuse,
     refused,
@@ -161,6 +163,28 @@ async def test_a_rest_with_the_wrong_range_is_not_taken(path: Path, content_rang
     assert ranges(server) == [None, 4999, None]
 
 
+async def test_a_rest_that_is_shorter_than_its_range_is_not_taken(path: Path) -> None:
+    def shorter(request: Request) -> Script:
+        return rest(request, FILE[:-1], ETag=TAG, Content_Range="bytes 4999-99999/100000")
+
+    with serve(cut_after(5000), shorter, good()) as server:
+        await get(server, path)
+    assert there(path) == FILE
+    assert ranges(server) == [None, 4999, None]
+
+
+async def test_of_a_part_without_a_byte_no_rest_is_asked_for(path: Path) -> None:
+    """As it is left by who dies when the note has been written, and before anything came."""
+    note = {"version": 1, "length": len(FILE), "validator": TAG}
+    put(path.with_name("export.zip.part"), b"")
+    put(path.with_name("export.zip.part.json"), json.dumps(note).encode())
+    with serve(good()) as server:
+        await get(server, path)
+    assert header(server.requests[0], "range") is None
+    assert header(server.requests[0], "if-range") is None
+    assert there(path) == FILE
+
+
 async def test_a_part_that_nobody_asked_for_is_not_taken(path: Path) -> None:
     part = reply(FILE[5:], "206 Partial Content", Content_Range="bytes 5-99999/100000", ETag=TAG)
     with serve(send(part), good()) as server:
@@ -188,7 +212,7 @@ async def test_a_range_that_comes_in_pieces_is_put_together(path: Path) -> None:
         ("ETag", None, True),
         ("Last-Modified", timedelta(seconds=60), True),
         ("Last-Modified", timedelta(seconds=59), False),
-        ("weak", None, False),
+        ("weak", timedelta(seconds=60), False),
         (None, None, False),
     ],
 )
@@ -200,6 +224,8 @@ async def test_only_what_surely_tells_two_files_apart_is_gone_on_from(
     pair = {"ETag": ("ETag", TAG), "Last-Modified": ("Last-Modified", modified)}
     # With a weak tag, no date may be sent in its place.
     pair["weak"] = ("ETag", 'W/"one"')
+    if validator == "weak":
+        headers["Last_Modified"] = modified
     options: dict[str, Any] = {"validator": pair.get(validator or ""), **headers}
     with serve(cut_after(5000, **options), good(**options)) as server:
         await get(server, path)

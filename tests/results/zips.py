@@ -37,6 +37,8 @@ class File:
     mode: int = 0
     extra: bytes = b""
     packed_size: int | None = None
+    disk: int = 0
+    """On which of several disks the directory says that it is."""
     local: Mapping[str, Any] = MappingProxyType({})
     at: int | None = None
     """Where the directory says that it is."""
@@ -52,7 +54,7 @@ class File:
     def entry(self, at: int) -> bytes:
         size = len(self.packed) if self.packed_size is None else self.packed_size
         parts = (0x0314, 20, self.flags, self.method, 0, 0, self.crc, size, self.size)
-        rest = (len(self.name), len(self.extra), 0, 0, 0, self.mode << 16)
+        rest = (len(self.name), len(self.extra), 0, self.disk, 0, self.mode << 16)
         at = at if self.at is None else self.at
         head = struct.pack("<4s6H3L5H2L", b"PK\1\2", *parts, *rest, at)
         return head + self.name + self.extra
