@@ -79,8 +79,9 @@ def call(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     given: str | bytes = "",
+    is_merged: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end in this process, as :func:`run` does in another."""
+    """Run a command to its end in this process, as :func:`run` does in another; merged, stderr goes into stdout."""
     content = given.encode() if isinstance(given, str) else given
     out, err = StringIO(), StringIO()
     with (
@@ -89,7 +90,7 @@ def call(
         mock.patch.object(sys, "argv", ["annolab-async", *arguments]),
         chdir(cwd or "."),
         redirect_stdout(out),
-        redirect_stderr(err),
+        redirect_stderr(out if is_merged else err),
     ):
         status = run_app(list(arguments))
     return subprocess.CompletedProcess([*arguments], status, out.getvalue(), err.getvalue())
