@@ -343,6 +343,11 @@ def test_what_is_left_of_a_redacted_text_says_what_was_there() -> None:
     )
 
 
+def test_a_key_is_found_as_it_is_written_and_in_any_case() -> None:
+    assert ApiKey(KEY).strike(f"x.{KEY.lower()}.example") == "x.[API key].example"
+    assert ApiKey("a.b+(c").strike("a.b+(c axbbc") == "[API key] axbbc"
+
+
 def test_a_key_in_a_field_of_a_wrong_type_is_hidden() -> None:
     assert_hidden(invalid(json.dumps({"inferenceJobId": 7, "status": ["Api-Key " + KEY]})))
 
