@@ -189,7 +189,8 @@ def test_a_redirect_leads_unencrypted_to_hosts_that_are_named_and_no_others() ->
     link = signed_link("http://one.example/a", ["ONE.example", "two.example"])
     there = link.redirected("http://TWO.example/b").redirected("c").redirected("//one.example/d")
     assert there.url == "http://one.example/d"
-    assert there.redirected("http://localhost/e").redirected("https://other.example/f")
+    encrypted = there.redirected("http://localhost/e").redirected("https://other.example/f")
+    assert encrypted.url == "https://other.example/f"
     for unnamed in (link, there):
         with pytest.raises(Setback, match="unencrypted") as caught:
             unnamed.redirected("http://example/g")
