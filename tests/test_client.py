@@ -329,6 +329,15 @@ async def test_wait_gives_up_after_its_timeout_with_the_last_job() -> None:
     assert timed_out.value.job.state is JobState.RUNNING
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), True, "90"])
+async def test_a_time_to_wait_that_makes_no_sense_is_refused(timeout: Any) -> None:
+    client = AsyncInferenceClient(KEY)
+    with pytest.raises(
+        ValueError, match=f"^timeout is {timeout}, not a positive number of seconds"
+    ):
+        await client.wait(1, timeout=timeout)
+
+
 async def test_wait_for_an_unknown_id_is_lost_and_not_found() -> None:
     async with in_process(an_emulator()) as client:
         with pytest.raises(JobNotFound):
@@ -503,6 +512,7 @@ def test_a_base_url_that_cannot_be_one_is_refused(base_url: str) -> None:
         {"timeout": httpx.Timeout(5)},
         {"max_connections": 0},
         {"max_connections": 2.5},
+        {"max_connections": True},
         {"inference_path": "/v1/infer?x=1"},
         {"inference_path": "/v1/../admin"},
         {"inference_path": "/v1/infer#top"},

@@ -100,6 +100,16 @@ def test_a_thousand_wrong_ids_are_named_in_a_text_that_stays_short() -> None:
     assert len(faults_of(source_ids=[0] * 1000 + ["x"] * 1000 + list(range(-999, 0)) * 2)) < 500
 
 
+def test_ten_wrong_ids_are_shown_and_more_are_counted() -> None:
+    shown = ", ".join(["None"] * 10)
+    assert f"holds {shown}, not only integers" in faults_of(source_ids=[None] * 10)
+    assert f"holds {shown} and 1 more, not only integers" in faults_of(source_ids=[None] * 11)
+    assert faults_of(source_ids=[*range(1, 11)] * 2).endswith(
+        "repeats 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
+    )
+    assert faults_of(source_ids=[*range(1, 12)] * 2).endswith("8, 9, 10…")
+
+
 @pytest.mark.parametrize("identifier", ["Name", "7", 7, 1])
 def test_a_project_model_or_layer_is_given_by_name_or_by_id(identifier: str | int) -> None:
     request = make_request(

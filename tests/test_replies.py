@@ -14,7 +14,7 @@ from hypothesis import example, given, strategies as st
 from annolab_async import AnnoLabError, InferenceJob, InvalidResponse, NotFound, StatusError
 from annolab_async._replies import goes_back, read_as, read_job
 from annolab_async._secret import ApiKey
-from tests.builders import KEY, NOW, json_values, make_job, make_reply, unhurried
+from tests.builders import KEY, NOW, json_values, make_job, make_reply, pickled, unhurried
 
 GOOD = make_job(7).to_json()
 BOM = b"\xef\xbb\xbf"
@@ -341,6 +341,18 @@ def test_what_is_left_of_a_redacted_text_says_what_was_there() -> None:
     assert ApiKey(KEY).shown(f"{ECHO} for {LINK} today") == (
         "Authorization: Api-Key [API key] for https://files.example.org/out.zip?[hidden] today"
     )
+
+
+def test_a_key_is_found_as_it_is_written_and_in_any_case() -> None:
+    assert ApiKey(KEY).strike(f"x.{KEY.lower()}.example") == "x.[API key].example"
+    assert ApiKey("a.b+(c").strike("a.b+(c axbbc") == "[API key] axbbc"
+
+
+def test_a_key_is_neither_pickled_nor_shown() -> None:
+    key = ApiKey(KEY)
+    assert KEY not in f"{key!r} {key} {key.authorization!r}"
+    with pytest.raises(TypeError, match="is not pickled"):
+        pickled(key)
 
 
 def test_a_key_in_a_field_of_a_wrong_type_is_hidden() -> None:

@@ -22,6 +22,7 @@ from annolab_async import (
     RetryPolicy,
     SubmissionUnknown,
 )
+from annolab_async._http._bodies import LARGEST_BODY, Body, NoBody
 from tests.faults.chaos import answer, by_request, chaos, cut, reply
 from tests.faults.ways import OF_READS, OF_SUBMISSIONS, Way, client_of, skip_aiohttp_on_trio
 from tests.service import BASE_URL, KEY, a_request
@@ -321,3 +322,16 @@ async def test_a_job_that_ran_and_is_queued_is_asked_for_once_more_on_another_co
             shown = [transition.job async for transition in watcher]
     assert [job and job.status for job in shown] == seen
     assert [peer.heads for peer in server.peers] == [2, 2]
+
+
+@pytest.mark.parametrize("coding", ["identity", "deflate"])
+def test_a_body_of_just_the_largest_size_is_taken_and_none_that_is_longer(coding: str) -> None:
+    def taken(body: bytes) -> bytes:
+        incoming = Body({"content-encoding": coding})
+        incoming.feed(zlib.compress(body) if coding == "deflate" else body)
+        return incoming.whole()
+
+    largest = bytes(LARGEST_BODY)
+    assert taken(largest) == largest
+    with pytest.raises(NoBody, match="longer than 1048576 bytes"):
+        taken(largest + b"0")

@@ -34,6 +34,12 @@ def assert_sound(origin: str, path: str) -> None:
     assert not url.userinfo
 
 
+def test_a_url_that_is_too_long_leads_nowhere() -> None:
+    longest = "/" + 8191 * "a"
+    assert path_within(GOOD, BASE_PATH, longest) == longest
+    assert path_within(GOOD, BASE_PATH, f"{longest}a") is None
+
+
 @pytest.mark.parametrize("location", FOREIGN)
 def test_a_url_of_another_origin_leads_nowhere(location: str) -> None:
     assert path_within(GOOD, BASE_PATH, filled(location)) is None

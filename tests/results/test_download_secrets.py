@@ -123,6 +123,14 @@ async def test_five_redirects_are_followed_and_no_more(path: Path) -> None:
     assert server.heads == 6 * 3
 
 
+async def test_a_redirect_to_what_is_no_url_is_not_asked_for_again_or_shown(path: Path) -> None:
+    with serve(redirect("https://canary:port/")) as server:
+        error = await refused(server, path)
+    assert "redirects to what is no URL" in str(error)
+    assert "canary" not in str(error)
+    assert server.heads == 1
+
+
 async def test_a_link_is_sent_as_it_was_given(path: Path) -> None:
     query = "X-Credential=a%2Fb%2fc&s=d%2Be+f/g~h'i(j)*!&empty=&n=%7E"
     with serve(good()) as server:
@@ -181,7 +189,8 @@ def test_a_redirect_leads_unencrypted_to_hosts_that_are_named_and_no_others() ->
     link = signed_link("http://one.example/a", ["ONE.example", "two.example"])
     there = link.redirected("http://TWO.example/b").redirected("c").redirected("//one.example/d")
     assert there.url == "http://one.example/d"
-    assert there.redirected("http://localhost/e").redirected("https://other.example/f")
+    encrypted = there.redirected("http://localhost/e").redirected("https://other.example/f")
+    assert encrypted.url == "https://other.example/f"
     for unnamed in (link, there):
         with pytest.raises(Setback, match="unencrypted") as caught:
             unnamed.redirected("http://example/g")

@@ -97,6 +97,13 @@ def test_a_record_is_what_its_class_makes() -> None:
         record.id = 7  # type: ignore[misc]
 
 
+def test_null_is_nothing_and_an_id_may_be_any_integer_of_64_bits() -> None:
+    record = structure(Annotation, {"sourceId": -1, "typeId": -(2**63), "layerId": None})
+    assert record == Annotation(source_id=-1, type_id=-(2**63))
+    assert unstructure(record) == {"sourceId": -1, "typeId": -(2**63)}
+    assert unstructure(ANNOTATION) == {name: WIRE[name] for name in WIRE if WIRE[name] is not None}
+
+
 def test_an_annotation_goes_by_either_id() -> None:
     assert structure(Annotation, {"sourceId": 1, "annotationId": 7}) == Annotation(
         source_id=1, id=7
@@ -119,8 +126,10 @@ def test_an_annotation_goes_by_either_id() -> None:
         ("offsets", [1]),
         ("offsets", [1, "2"]),
         ("offsets", [1, 2**63]),
+        ("offsets", [1, 2, 3]),
         ("offsets", {"start": 1}),
         ("isReviewed", False),
+        ("isReviewed", None),
         ("source_id", 9),
     ],
 )
