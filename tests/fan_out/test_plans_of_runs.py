@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from starlette.responses import JSONResponse
 
 from annolab_async import BatchPlan, BatchState, LedgerError
 from annolab_async.ledger import MemoryLedger
@@ -236,6 +237,30 @@ async def test_a_bad_id_from_a_stream_is_raised_and_what_was_sent_goes_on(
         run = await ran(client, a_plan(streamed([1, 2, 3, 4, 5])), ledger=ledger)
     assert run.summary.batches == {BatchState.FINISHED: 3}
     assert sorted(service.sent) == [(1, 2), (3, 4), (5,)]
+
+
+async def test_of_two_failures_the_first_is_raised(ledger: Ledger) -> None:
+    service, is_sent = Service(), anyio.Event()
+
+    async def fail() -> AsyncGenerator[int, None]:
+        yield 1
+        yield 2
+        await is_sent.wait()
+        raise OSError("the list of sources is gone")
+
+    async def refuse(_: object) -> JSONResponse:
+        is_sent.set()
+        await anyio.sleep(10)
+        return JSONResponse({"message": "no such key"}, 401)
+
+    service.before = refuse
+    async with (
+        in_process(service) as client,
+        client.fan_out(a_plan(fail()), ledger=ledger) as run,
+    ):
+        with pytest.raises(OSError, match="gone"):
+            await to_end(run)
+    assert service.sent == [(1, 2)]
 
 
 async def test_a_stream_that_fails_is_raised_as_it_is(ledger: Ledger) -> None:

@@ -296,6 +296,20 @@ async def test_a_ledger_that_takes_long_at_the_end_is_waited_for_and_no_longer(
     assert states_of(await in_ledger(ledger, plan)) == {BatchState.SUBMITTED: 1}
 
 
+async def test_a_lease_that_takes_long_to_be_ended_is_left_to_run_out(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(_: str) -> None:
+        await anyio.sleep(100)
+
+    async with in_process(Service()) as client:
+        async with client.fan_out(a_plan(2), ledger=ledger) as run:
+            await to_end(run)
+            monkeypatch.setattr(run._work.run, "release", slow)
+            began = anyio.current_time()
+        assert anyio.current_time() - began == pytest.approx(10, abs=1)
+
+
 async def test_who_waits_for_a_turn_when_the_run_is_stopped_sends_nothing(ledger: Ledger) -> None:
     service = Service()
     async with in_process(service, rate_limit=RateLimit(0.01)) as client:

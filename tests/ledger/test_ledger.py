@@ -201,6 +201,14 @@ async def test_claims_at_the_same_time_give_each_batch_once(ledger: Ledger) -> N
         assert sorted(claimed) == list(range(1, 101))
 
 
+async def test_a_batch_that_a_change_has_taken_up_is_not_claimed(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        one, *_ = await everything(run)
+        assert await run.change(one, BatchState.SENDING, owner=ME)
+        assert [b.number for b in await claim(run, limit=3, owner=YOU)] == [2, 3]
+
+
 async def test_a_batch_that_is_claimed_while_it_is_changed_goes_to_one_of_both(
     ledger: Ledger,
 ) -> None:
@@ -561,6 +569,9 @@ async def test_a_lease_runs_out_by_the_clock(ledger: Ledger, clock: Clock) -> No
     async with ledger:
         run = await planned(ledger)
         await claim(run)
+        clock.now += 60
+        # From here on others could have taken over.
+        assert not await run.renew(ME, lease_seconds=60)
         clock.now += 59
         assert await run.take_over(YOU, limit=10, lease_seconds=60) == []
         assert await run.renew(ME, lease_seconds=60)

@@ -142,6 +142,23 @@ async def test_of_two_changes_of_a_batch_in_one_commit_the_first_is_made(
         assert [len(await run.history(number)) for number in (1, 2)] == [2, 2]
 
 
+async def test_of_claims_in_one_commit_each_gets_as_much_as_it_asks_for(
+    make_sql: Callable[[], SqlLedger], commits: Commits
+) -> None:
+    async with make_sql() as ledger:
+        run = await run_of(ledger, 5)
+        claims = await in_one_commit(
+            ledger,
+            commits,
+            lambda: claim(run, 2),
+            lambda: claim(run, 1, YOU),
+            lambda: claim(run, 3),
+        )
+        assert [numbers(claimed) for claimed in claims] == [[1, 2], [3], [4, 5]]
+        owners = [record.owner async for record in run.batches()]
+        assert owners == [ME, ME, YOU, ME, ME]
+
+
 async def test_a_lease_that_is_ended_and_begun_anew_in_one_commit_holds(
     make_sql: Callable[[], SqlLedger], commits: Commits
 ) -> None:

@@ -89,6 +89,13 @@ def nested() -> bytes:
     )
 
 
+def behind_a_chunk() -> bytes:
+    """Return a file behind whose stream, of just the 64 KiB that are read at once, something stands."""
+    data = b" " * (2**16 - 5)
+    block = struct.pack("<BHH", 1, len(data), len(data) ^ 0xFFFF) + data
+    return archive(file(data, packed=block + b"more"))
+
+
 def two_ends() -> bytes:
     """Return an archive whose comment is the end of another archive: readers differ on which one they read."""
     other = archive(file(LINE, "evil.annotations.jsonl"))
@@ -168,6 +175,7 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "wrong checksum": (lambda: archive(file(LINE, crc=7)), "checksum"),
     "damaged": (lambda: archive(file(LINE, packed=b"\xff" * 20)), "damaged"),
     "its stream goes on": (lambda: archive(file(LINE, packed=deflated(LINE) + b"more")), "behind"),
+    "more than a chunk goes on": (behind_a_chunk, "behind"),
     "its stream is cut": (
         lambda: archive(file(LINE, packed=deflated(LINE)[:-4])),
         "too early|damaged",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from annolab_async._download import DownloadProgress
-    from tests.faults.chaos import End, Peer
+    from tests.faults.chaos import End, Peer, Request, Script
     from tests.results.downloads import Choice
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sockets]
@@ -177,6 +177,31 @@ async def test_parts_that_a_server_mixed_up_in_spite_of_its_tag_are_not_put_in_p
         await get(server, path, check=check)
     assert there(path) == FILE
     assert ranges(server) == [None, 4999, None]
+
+
+async def test_what_is_sent_anew_may_be_cut_as_often_as_it_takes(path: Path) -> None:
+    with serve(cut_after(5000, OTHER), good(), cut_after(20_001)) as server:
+        await get(server, path, check=check)
+    assert there(path) == FILE
+    assert ranges(server) == [None, 4999, None, 20_000, 40_000, 60_000, 80_000]
+
+
+async def test_time_counts_from_when_something_new_came_last(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def slowly(request: Request) -> Script:
+        nonlocal now
+        now += 10.0
+        return cut_after(20_001)(request)
+
+    monkeypatch.setattr("annolab_async._download.current_time", lambda: now)
+    retry = RetryPolicy(attempts=3, first=0.001, cap=0.002, total_time=15.0)
+    with serve(slowly) as server:
+        await get(server, path, retry=retry)
+    assert there(path) == FILE
+    assert now == 50.0
 
 
 @pytest.mark.parametrize(

@@ -163,14 +163,37 @@ async def test_a_rest_with_the_wrong_range_is_not_taken(path: Path, content_rang
     assert ranges(server) == [None, 4999, None]
 
 
-async def test_a_rest_that_is_shorter_than_its_range_is_not_taken(path: Path) -> None:
-    def shorter(request: Request) -> Script:
-        return rest(request, FILE[:-1], ETag=TAG, Content_Range="bytes 4999-99999/100000")
+@pytest.mark.parametrize(
+    ("file", "content_range"),
+    [
+        (FILE[:-1], "bytes 4999-99999/100000"),
+        (FILE + b"!", "bytes 4999-100000/100000"),
+    ],
+    ids=["shorter than its range", "longer than the file"],
+)
+async def test_a_rest_of_another_length_is_not_taken(
+    path: Path, file: bytes, content_range: str
+) -> None:
+    def wrong(request: Request) -> Script:
+        return rest(request, file, ETag=TAG, Content_Range=content_range)
 
-    with serve(cut_after(5000), shorter, good()) as server:
+    with serve(cut_after(5000), wrong, good()) as server:
         await get(server, path)
     assert there(path) == FILE
     assert ranges(server) == [None, 4999, None]
+
+
+async def test_a_length_that_came_with_a_rest_holds_for_the_next_one(path: Path) -> None:
+    def longer(request: Request) -> Script:
+        return rest(request, FILE + b"more", ETag=TAG)
+
+    once = RetryPolicy(attempts=1)
+    with serve(cut_after(50_000, chunk=1000), cut_after(10_000), longer, good()) as server:
+        for _ in range(2):
+            await refused(server, path, retry=once)
+        await get(server, path)
+    assert there(path) == FILE
+    assert [first is None for first in ranges(server)] == [True, False, False, True]
 
 
 async def test_of_a_part_without_a_byte_no_rest_is_asked_for(path: Path) -> None:
@@ -231,6 +254,18 @@ async def test_only_what_surely_tells_two_files_apart_is_gone_on_from(
         await get(server, path)
     assert there(path) == FILE
     assert ranges(server) == [None, 4999 if is_gone_on_with else None]
+
+
+async def test_a_date_without_a_length_tells_nothing(path: Path) -> None:
+    options: dict[str, Any] = {
+        "validator": ("Last-Modified", format_datetime(LONG_AGO, usegmt=True)),
+        "Date": format_datetime(LONG_AGO + timedelta(days=1), usegmt=True),
+        "chunk": 1000,
+    }
+    with serve(cut_after(50_000, **options), good(**options)) as server:
+        await get(server, path)
+    assert there(path) == FILE
+    assert ranges(server) == [None, None]
 
 
 async def test_a_server_that_sends_all_of_it_again_is_taken_at_its_word(path: Path) -> None:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pickle
+import shutil
 import threading
 from contextlib import aclosing
 from pathlib import Path
@@ -268,11 +269,29 @@ async def test_damage_is_raised_also_where_bad_lines_are_skipped(tmp_path: Path)
         await anext(records)
 
 
-async def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path) -> None:
+def cut(path: Path) -> None:
+    os.truncate(path, 99)
+
+
+def written_over(path: Path) -> None:
+    """As long as before."""
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(0, 0))
+
+
+def replaced(path: Path) -> None:
+    """By one that is as long and as old."""
+    Path(shutil.copy2(path, path.with_name("copy"))).replace(path)
+
+
+@pytest.mark.parametrize("change", [cut, written_over, replaced])
+async def test_a_file_that_changes_meanwhile_is_an_error(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     path = written(tmp_path / "x.zip", {NAME: lines(*some_annotations(9000))})
     records = read_records(path, Annotation)
     await anext(records)
-    os.truncate(path, 99)
+    change(path)
     with pytest.raises(ExportError, match="was changed while it was read"):
         [record async for record in records]
 
