@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -102,13 +103,16 @@ async def in_one_commit(
     async def keep(at: int, call: Callable[[], Awaitable[Any]]) -> None:
         results[at] = await call()
 
+    def is_queued(at: int) -> bool:
+        return ledger.writer._queue.qsize() > at
+
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ledger.writer.do, be_busy)
         await to_thread.run_sync(is_busy.wait)
         before = commits.count
         for at, call in enumerate(calls):
             tasks.start_soon(keep, at, call)
-            await until(lambda at=at: ledger.writer._queue.qsize() > at)
+            await until(partial(is_queued, at))
         may_go_on.set()
     assert commits.count - before == 2, "they were not made together, but one by one"
     return results
