@@ -183,6 +183,7 @@ def test_whatever_happens_the_consumer_is_told_a_true_story(
     while consumer.take():
         pass
     assert len(consumer.mailbox) == 0
+    assert not consumer.mailbox._of_subject, "nothing is kept of a job whose news were read"
 
 
 @pytest.mark.parametrize("room", [1, 10])

@@ -15,6 +15,7 @@ from attrs import define, field
 from annolab_async import FixedInterval, JobState, Predictive
 from annolab_async._frontier import BUCKETS, EDGES, Frontier
 from annolab_async._predictive import _PredictivePlanner
+from annolab_async._queue import _age_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 QUEUED, RUNNING, FINISHED = JobState.QUEUED, JobState.RUNNING, JobState.FINISHED
 EAGER = Predictive()
 LEAN = Predictive(target_delay=2.0)
+FAR_BACK = 2 * sum(edge < 101 for edge in EDGES)  # the cell of the hundred and first
 
 
 def planner_of(schedule: Predictive = EAGER) -> _PredictivePlanner:
@@ -507,6 +509,52 @@ def test_time_counts_for_the_ranks_where_a_job_spent_it() -> None:
     assert {b: t for b, t in enumerate(frontier._waits) if t} == {8: 3.0, 4: 3.0, 0: 4.0}
 
 
+def test_what_a_job_did_after_it_was_asked_for_is_not_in_the_answer() -> None:
+    frontier = Frontier()
+    frontier.observe(0, 100.0, 110.0, [(115.0, 2)], ended=False)
+    assert {b: t for b, t in enumerate(frontier._waits) if t} == {4: 10.0}
+
+
+def test_only_some_fifty_ends_are_remembered() -> None:
+    frontier = Frontier()
+    for _ in range(1000):
+        frontier.observe(0, 0.0, math.e, [], ended=True)
+    assert sum(frontier._ends) == pytest.approx(50)
+    assert sum(frontier._waits) == pytest.approx(50 * math.e / 2)
+    assert frontier._spans == pytest.approx([50.0] * BUCKETS)
+
+
+def a_front_and_a_far_back(jobs: int) -> list[int]:
+    """Sizes: one job at the front, the others in the last bucket that there is in so many ranks."""
+    sizes = [0] * (2 * BUCKETS)
+    sizes[0], sizes[FAR_BACK] = 1, jobs - 1
+    return sizes
+
+
+def test_before_any_end_no_order_is_as_likely_as_order() -> None:
+    hazard = Frontier().hazards(a_front_and_a_far_back(101))[FAR_BACK]
+    # Half of the half of an end that is assumed beforehand, spread over all; and what leaks from any order.
+    assert 0.25 < hazard * 101 < 0.3
+
+
+def test_half_an_end_a_second_is_expected_of_a_single_job_and_no_more_behind_it() -> None:
+    sizes = [1] + [0] * (2 * BUCKETS - 1)
+    assert max(Frontier().hazards(sizes)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("seconds", [1e3, 1e6])
+def test_two_ends_at_two_ranks_speak_for_no_order_however_long_the_jobs_took(
+    seconds: float,
+) -> None:
+    frontier, sizes = Frontier(), [0] * (2 * BUCKETS)
+    sizes[0] = sizes[2] = 1
+    for cell in (0, 2):
+        frontier.observe(cell, 0.0, seconds, [], ended=True)
+    first, second = frontier.hazards(sizes)[0:4:2]
+    # Of order alone, it would be 1.8.
+    assert 1.05 < first / second < 1.15
+
+
 def test_of_the_time_in_which_a_job_ended_half_counts() -> None:
     frontier = Frontier()
     frontier.observe(6, 100.0, 110.0, [], ended=True)
@@ -524,6 +572,94 @@ def test_a_job_found_ended_as_soon_as_it_came_within_a_frontier_is_no_proof_of_i
         frontier.observe(0, 0.0, 10.0, [(9.9, 1)], ended=True)
     first, second = frontier.hazards(sizes)[0:4:2]
     assert first < 1.2 * second
+
+
+def test_a_poll_goes_when_the_delay_to_expect_is_worth_a_request() -> None:
+    planner = planner_of(Predictive(min_gap=0.01))
+    planner.add(1, 0.0, QUEUED)
+    gap, _ = next_pick(planner)
+    hazard = Frontier().hazards([1] + [0] * (2 * BUCKETS - 1))[0]
+    assert hazard * gap**2 / 2 == pytest.approx(0.02)  # seconds
+
+
+@pytest.mark.parametrize("state", [QUEUED, RUNNING])
+def test_a_single_job_is_asked_for_at_twice_the_target_less_what_requests_take(
+    state: JobState,
+) -> None:
+    planner = planner_of(Predictive(target_delay=10.0))
+    planner.add(1, 0.0, state)
+    # The end falls anywhere within a gap, so that half a gap is the mean delay.
+    gap, _ = next_pick(planner)
+    assert gap == pytest.approx(2 * 9.0)
+
+
+@pytest.mark.parametrize("kind", ["added", "discarded", "answered"])
+def test_of_other_events_sixteen_count_together(kind: str) -> None:
+    planner = planner_of()
+    for job_id in range(50):
+        planner.add(job_id, 0.0, QUEUED)
+    assert planner.due_at() is not None
+    hazards = planner._queues[None]._hazards
+    for event in range(16):
+        assert planner._queues[None]._hazards is hazards
+        if kind == "added":
+            planner.add(100 + event, 0.0, QUEUED)
+        elif kind == "discarded":
+            planner.discard(event)
+        else:
+            now, picked = next_pick(planner)
+            planner.answered(picked, now, now, QUEUED)
+        assert planner.due_at() is not None
+    assert planner._queues[None]._hazards is not hazards
+
+
+@pytest.mark.parametrize(
+    ("hazard", "gap"), [(1e-9, 10.0), (1e-5, 10.0), (0.05, 10.0), (0.5, 10.0), (40.0, 10.0)]
+)
+def test_the_time_of_an_end_is_the_mean_of_where_it_may_fall(hazard: float, gap: float) -> None:
+    times = [gap * (step + 0.5) / 10_000 for step in range(10_000)]
+    weights = [math.exp(-hazard * at) for at in times]
+    mean = sum(at * weight for at, weight in zip(times, weights, strict=True)) / sum(weights)
+    assert _age_at_end(hazard, gap) == pytest.approx(mean, rel=1e-3)
+    assert _age_at_end(1e9, gap) == pytest.approx(1e-9)
+
+
+def test_who_comes_to_the_front_has_been_there_since_the_end_and_not_since_that_was_seen() -> None:
+    planner = planner_of()
+    for job_id in (1, 2):
+        planner.add(job_id, 0.0, QUEUED)
+    assert planner.pick(10.0) == 1
+    planner.answered(1, 10.0, 10.0, FINISHED)
+    [(moved_at, _)] = planner._jobs[2].path
+    assert 0.0 < moved_at <= 5.0
+
+
+def test_the_delay_to_expect_of_a_job_stays_the_same_when_it_comes_nearer_to_the_front() -> None:
+    planner, ends = planner_of(), in_order(range(60))
+    for job_id in ends:
+        planner.add(job_id, 0.0, QUEUED)
+    queue, jobs, now, moves = planner._queues[None], planner._jobs, 0.0, 0
+    while len(jobs) > 30:
+        now, picked = next_pick(planner, now + 0.5)
+        before = {job_id: (queue._hazards[job.cell], job.since) for job_id, job in jobs.items()}
+        planner.answered(picked, now, now, FINISHED if now >= ends[picked] else QUEUED)
+        for job in jobs.values():
+            hazard, since = before[job.id]
+            if job.id != picked and job.since != since:
+                moves += 1
+                moved_at, _ = job.path[-1]
+                delay = hazard * (moved_at - since) ** 2
+                assert queue._hazards[job.cell] * (moved_at - job.since) ** 2 == pytest.approx(
+                    delay
+                )
+    assert moves > 10
+
+
+def test_who_is_pushed_back_by_a_new_job_is_there_from_then_on() -> None:
+    planner = planner_of()
+    planner.add(2, 0.0, QUEUED)
+    planner.add(1, 7.0, QUEUED)
+    assert planner._jobs[2].path == [(7.0, 0)]
 
 
 def test_an_end_counts_at_once() -> None:

@@ -118,7 +118,7 @@ def test_each_backoff_gap_is_off_by_no_more_than_its_jitter(
 
 
 def test_jitter_lets_jobs_that_were_added_together_drift_apart() -> None:
-    planner = planner_of(Backoff(first=1, jitter=0.1), *range(1, 101))
+    planner = planner_of(Backoff(), *range(1, 101))
     while (job_id := planner.pick(0.0)) is not None:
         planner.answered(job_id, 0.0, 0.0, JobState.QUEUED)
     seen = list[float]()

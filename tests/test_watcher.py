@@ -689,7 +689,7 @@ class NeverSure:
     def __init__(self) -> None:
         self.picks = 0
 
-    def planner(self, _: Random) -> PollPlanner:
+    def planner(self, random: Random) -> PollPlanner:  # noqa: ARG002
         return self
 
     def add(
