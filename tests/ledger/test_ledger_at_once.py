@@ -114,7 +114,7 @@ async def in_one_commit(
             tasks.start_soon(keep, at, call)
             await until(partial(is_queued, at))
         may_go_on.set()
-    # One more is that of what was busy.
+    # What was busy makes one, and all the calls together another.
     assert commits.count == 2, "they were not made together, but one by one"
     return results
 
