@@ -24,6 +24,7 @@ from attrs import define, field, frozen
 
 from tests.mutants.making import Mutant, mutants_of
 from tests.mutants.mapping import PACKAGE, Atlas, Cost, Maps
+from tests.mutants.warm import stop
 from tests.mutants.workers import Worker, workers_for
 
 if TYPE_CHECKING:
@@ -135,13 +136,13 @@ class Trial:
                 outcome = _run(worker, some)
             passed += outcome.passed
             spent += outcome.cpu_seconds
-            if outcome.hung:
-                return Verdict(mutant, "hung", "", passed + 1, spent)
-            if outcome.failed:
-                killer = outcome.failed[0]
+            if outcome.failed or outcome.hung:
+                killer = outcome.failed[0] if outcome.failed else ""
                 if self._is_sound(killer, some, worker):
-                    return Verdict(mutant, "killed", killer, passed + 1, spent)
-                waiting.insert(0, [cost for cost in some if cost.test != killer])
+                    word = "hung" if outcome.hung else "killed"
+                    return Verdict(mutant, word, killer, passed + 1, spent)
+                # Once more without what is not.
+                waiting.insert(0, [cost for cost in some if self._sound.get(cost.test, True)])
         return Verdict(mutant, "survived" if tests else "untested", "", passed, spent)
 
     def _affordable(self, tests: list[Cost]) -> list[Cost]:
@@ -156,17 +157,17 @@ class Trial:
         """Return whether what failed passes on the original."""
         mine = [cost for cost in tests if cost.test == killer]
         if not mine:
-            # Not a test but what comes before any: a file cannot be imported.
-            return True
+            # No test, but what comes before any: then one has to get that far.
+            mine = list(tests[:1])
         with self._lock:
-            known = self._sound.get(killer)
+            known = self._sound.get(mine[0].test)
         if known is None:
             outcome = _run(worker, mine)
-            known = not outcome.failed and not outcome.hung
+            known = outcome.passed == 1 and not outcome.failed and not outcome.hung
             with self._lock:
-                self._sound[killer] = known
+                self._sound[mine[0].test] = known
             if not known:
-                print(f"left out: {killer} fails without a mutant, too", flush=True)
+                print(f"left out: {mine[0].test}, which fails without a mutant, too", flush=True)
         return known
 
 
@@ -183,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line.
     """
     options = _options(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, stop)
     sample = drawn(options.paths, options.sample, options.seed)
     maps = Maps(ROOT, ROOT / ".mutants")
     files = _test_files(options.tests)
@@ -195,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for verdict in workers.each(trial.of, sample):
             print(verdict, flush=True)
             verdicts.append(verdict)
-    return _judge(verdicts, options.at_least)
+    return _judge(verdicts, trial.atlas.sources, options.at_least)
 
 
 def drawn(
@@ -220,6 +221,8 @@ def drawn(
         modules = [given] if given.is_file() else sorted(given.rglob("*.py"))
         if not modules:
             raise SystemExit(f"there is no {name}")
+        if not _is_below(name, [PACKAGE]):
+            raise SystemExit(f"{name} is not in {PACKAGE}")
         for module in modules:
             relative = module.relative_to(ROOT).as_posix()
             if name == relative or not _is_below(relative, _AROUND):
@@ -273,10 +276,13 @@ def _map(files: Sequence[str], maps: Maps, workers: Workers) -> None:
         print(line, flush=True)
 
 
-def _judge(verdicts: Sequence[Verdict], at_least: float) -> int:
+def _judge(verdicts: Sequence[Verdict], sources: Mapping[str, bytes], at_least: float) -> int:
     alive = [verdict for verdict in verdicts if not verdict.is_dead]
     for verdict in alive:
-        print(f"\n{verdict.word}: {verdict.mutant}\n{diff_of(verdict.mutant)}", end="")
+        print(
+            f"\n{verdict.word}: {verdict.mutant}\n{diff_of(verdict.mutant, sources[verdict.mutant.path])}",
+            end="",
+        )
     dead = len(verdicts) - len(alive)
     score = 100 * dead / len(verdicts) if verdicts else 100.0
     spent = sum(verdict.cpu_seconds for verdict in verdicts)
@@ -288,13 +294,13 @@ def _judge(verdicts: Sequence[Verdict], at_least: float) -> int:
     return 0 if score >= at_least else 1
 
 
-def diff_of(mutant: Mutant) -> str:
+def diff_of(mutant: Mutant, source: bytes) -> str:
     """Return what a mutant changes, as a unified diff.
 
     Args:
-        mutant: of a source as it is now.
+        mutant: a change of the source.
+        source: of its module.
     """
-    source = (ROOT / mutant.path).read_bytes()
     before, after = (
         text.decode().splitlines(keepends=True) for text in (source, mutant.applied(source))
     )

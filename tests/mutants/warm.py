@@ -64,7 +64,7 @@ class Outcome:
 
     Attributes:
         passed: how many.
-        failed: which, or what else went wrong; a hang has none.
+        failed: which, or what else went wrong.
         cpu_seconds: what it took.
         hung: whether it took more than it might.
         found: what was told of each test.
@@ -80,13 +80,18 @@ class Outcome:
 def main() -> None:
     """Serve."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(1))
+        signal.signal(number, stop)
     _import_what_tests_need()
     # Nothing of that is garbage ever, and need not be looked through in each fork.
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
         print(json.dumps(asdict(_run_in_fork(Job(**json.loads(line))))), flush=True)  # noqa: T201  # its answer
+
+
+def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Stop, as a handler of signals, and clean up."""
+    sys.exit(1)
 
 
 def _import_what_tests_need() -> None:
@@ -158,12 +163,14 @@ def _has_ended_by(child: int, deadline: float) -> bool:
     return True
 
 
-class _TookTooLong(BaseException):
-    pass
+class _TookTooLongError(BaseException):
+    has_happened = False
 
 
 def _give_up(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise _TookTooLong
+    # Makes the test fail, unless the mutant swallows it.
+    _TookTooLongError.has_happened = True
+    raise _TookTooLongError
 
 
 def _run(job: Job, told: Path) -> NoReturn:
@@ -190,9 +197,10 @@ def _run(job: Job, told: Path) -> NoReturn:
         plugins = [_Chosen(job.tests), _Watching(outcome), *([mapping] if mapping else [])]
         status = pytest.main(arguments, plugins=plugins)
         if status not in {0, 1} and not outcome.failed:
-            outcome.failed.append(f"pytest ended with {status!r}")
-    except _TookTooLong:
-        outcome.hung = True
+            outcome.failed.append(f"pytest's exit status {int(status)}")
+    except _TookTooLongError:
+        pass
+    outcome.hung = _TookTooLongError.has_happened
     if mapping is not None:
         outcome.found = mapping.found()
     unfinished = told.with_suffix(".part")
