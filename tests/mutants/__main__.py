@@ -71,8 +71,8 @@ _ASIDE: Final = (
     "tests/typing",
 )
 _QUICK: Final = 15
-# Beside what the tests cost: importing and collecting them, a slow machine.
-_ALLOWANCE: Final = 15.0
+# Of CPU, beside what the tests cost: for importing and collecting them.
+_ALLOWANCE: Final = 6.0
 _MAP_SECONDS: Final = 1200.0
 
 

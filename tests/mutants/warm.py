@@ -146,6 +146,8 @@ def _run_in_fork(job: Job) -> Outcome:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if told.exists():
         outcome = Outcome(**json.loads(told.read_bytes()))
+    elif hung:
+        outcome = Outcome()
     else:
         said = Path(f"{job.folder}.log").read_text("utf-8", errors="replace").splitlines()[-1:]
         outcome = Outcome(failed=[f"ended with {status}: {' '.join(said)}"])

@@ -28,6 +28,8 @@ _Answer = TypeVar("_Answer")
 
 # Each text of a file has a time of its own, or Python would take what it compiled of another.
 _FIRST_TIME: Final = 1_000_000_000
+# By the clock, for a machine that has much else to do.
+_WAIT: Final = 60.0
 
 
 @define
@@ -55,7 +57,7 @@ class Worker:
         Args:
             tests: their ids, in order; None for all in the files.
             files: which they are in.
-            cpu_seconds: from where on it is a hang; waiting may take five times as long.
+            cpu_seconds: from where on it is a hang; by the clock it may take some times as long.
             is_map: whether to tell which lines they run.
         """
         job = Job(
@@ -63,7 +65,7 @@ class Worker:
             tests=None if tests is None else list(tests),
             folder=str(self.copy.parent / "t"),
             cpu_seconds=int(cpu_seconds) + 1,
-            seconds=5 * cpu_seconds,
+            seconds=_WAIT + 5 * cpu_seconds,
             is_map=is_map,
         )
         assert self._process.stdin is not None
