@@ -1,7 +1,8 @@
 """How many small changes of the package the tests notice: ``python -m tests.mutants --sample 200 --seed 7``.
 
 Each mutant is tried on a copy of the project by the tests that run its lines: first a few that are quick, then all that
-fit into a bound, until one fails. A test that kills a mutant has to pass without it. One that hangs is killed, too.
+fit into a bound, until one fails. A test that kills a mutant has to do so again, alone, and to pass without it. One
+that hangs is killed, too.
 
 Survivors are shown as diffs. The ones in ``equivalent.toml``, which no test can tell from the original, do not count.
 Exits with 1 if less than ``--at-least`` percent of the others die.
@@ -136,14 +137,35 @@ class Trial:
                 outcome = _run(worker, some)
             passed += outcome.passed
             spent += outcome.cpu_seconds
-            if outcome.failed or outcome.hung:
-                killer = outcome.failed[0] if outcome.failed else ""
-                if self._is_sound(killer, some, worker):
-                    word = "hung" if outcome.hung else "killed"
-                    return Verdict(mutant, word, killer, passed + 1, spent)
-                # Once more without what is not.
-                waiting.insert(0, [cost for cost in some if self._sound.get(cost.test, True)])
+            if not outcome.failed and not outcome.hung:
+                continue
+            killer = outcome.failed[0] if outcome.failed else ""
+            # If it is no test, but what comes before any: then one has to get that far.
+            suspect = next((cost for cost in some if cost.test == killer), some[0])
+            if self._tells(suspect, mutant, worker, is_sure=outcome.hung):
+                word = "hung" if outcome.hung else "killed"
+                return Verdict(mutant, word, killer, passed + 1, spent)
+            waiting.insert(0, [cost for cost in some if cost != suspect])
         return Verdict(mutant, "survived" if tests else "untested", "", passed, spent)
+
+    def _tells(self, test: Cost, mutant: Mutant, worker: Worker, *, is_sure: bool) -> bool:
+        """Return whether a test fails, alone, with a mutant, and passes without it."""
+        if not is_sure:
+            with worker.changed(mutant):
+                outcome = _run(worker, [test])
+            if not outcome.failed and not outcome.hung:
+                print(f"by chance: {test.test} failed, but not again", flush=True)
+                return False
+        with self._lock:
+            is_sound = self._sound.get(test.test)
+        if is_sound is None:
+            outcome = _run(worker, [test])
+            is_sound = outcome.passed == 1 and not outcome.failed and not outcome.hung
+            with self._lock:
+                self._sound[test.test] = is_sound
+            if not is_sound:
+                print(f"left out: {test.test} fails without a mutant, too", flush=True)
+        return is_sound
 
     def _affordable(self, tests: list[Cost]) -> list[Cost]:
         total = 0.0
@@ -152,23 +174,6 @@ class Trial:
             if total > self.cpu_seconds and count >= _QUICK:
                 return tests[:count]
         return tests
-
-    def _is_sound(self, killer: str, tests: Sequence[Cost], worker: Worker) -> bool:
-        """Return whether what failed passes on the original."""
-        mine = [cost for cost in tests if cost.test == killer]
-        if not mine:
-            # No test, but what comes before any: then one has to get that far.
-            mine = list(tests[:1])
-        with self._lock:
-            known = self._sound.get(mine[0].test)
-        if known is None:
-            outcome = _run(worker, mine)
-            known = outcome.passed == 1 and not outcome.failed and not outcome.hung
-            with self._lock:
-                self._sound[mine[0].test] = known
-            if not known:
-                print(f"left out: {mine[0].test}, which fails without a mutant, too", flush=True)
-        return known
 
 
 def _run(worker: Worker, tests: Sequence[Cost]) -> Outcome:
@@ -267,7 +272,7 @@ def _map(files: Sequence[str], maps: Maps, workers: Workers) -> None:
         outcome = worker.run(None, [name], cpu_seconds=_MAP_SECONDS, is_map=True)
         if outcome.found is None:
             return f"not mapped: {name}: {', '.join(outcome.failed)}"
-        maps.keep(name, outcome.found)
+        maps.keep(name, outcome.found, worker.copy)
         left = f", without {len(outcome.failed)} that fail" if outcome.failed else ""
         hung = ", until it hung" if outcome.hung else ""
         return f"mapped: {name}: {outcome.passed} tests, {outcome.cpu_seconds:.0f} s{left}{hung}"

@@ -69,21 +69,22 @@ class Maps:
             return False
         return bool(_read(path)["digest"] == _digest((self.root / test_file).read_bytes()))
 
-    def keep(self, test_file: str, found: Mapping[str, Any]) -> None:
+    def keep(self, test_file: str, found: Mapping[str, Any], copy: Path) -> None:
         """Write down a map, and the sources that it is of.
 
         Args:
             test_file: from the project's root.
             found: what the run told.
+            copy: of the project, where it ran: the original may have changed meanwhile.
         """
         sources = self.folder / "sources"
         sources.mkdir(parents=True, exist_ok=True)
         digests: dict[str, str] = {}
         for source in found["sources"]:
-            text = (self.root / source).read_bytes()
+            text = (copy / source).read_bytes()
             digests[source] = _digest(text)
             (sources / digests[source]).write_bytes(text)
-        digest = _digest((self.root / test_file).read_bytes())
+        digest = _digest((copy / test_file).read_bytes())
         path = self.path_of(test_file)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"digest": digest, "of": digests, **found}), encoding="utf-8")

@@ -150,7 +150,7 @@ def maps(tmp_path: Path) -> Maps:
     ran = {"": {PATH: "112"}}
     ran |= {"test_sell": {PATH: "20"}, "test_buy": {PATH: "200"}}
     tests = {"test_sell": 0.2, "test_buy": 0.1}
-    maps.keep("test_shop.py", {"tests": tests, "ran": ran, "sources": [PATH]})
+    maps.keep("test_shop.py", {"tests": tests, "ran": ran, "sources": [PATH]}, tmp_path)
     return maps
 
 
