@@ -63,7 +63,7 @@ _ASIDE: Final = (
     "tests/report/test_page.py",
     "tests/report/test_report_command.py",
     "tests/results/test_official_sdk.py",
-    "tests/test_browser.py",
+    "tests/suite",
     "tests/test_cli.py",
     "tests/test_demo_fan_out.py",
     "tests/test_docs.py",
