@@ -177,8 +177,12 @@ def test_lines_that_moved_are_found_in_the_map_of_an_older_source(maps: Maps) ->
     assert tried_by(atlas, "1") == ["test_buy"]
 
 
-def test_a_new_line_is_tried_by_the_tests_of_the_lines_around(maps: Maps) -> None:
-    new = SOURCE.replace(b"    return price <", b"    price *= 2\n    return price <")
+@pytest.mark.parametrize(("before", "after"), [("", "    price *= 2\n"), ("    price *= 2\n", "")])
+def test_a_new_line_is_tried_by_the_tests_of_the_lines_around(
+    before: str, after: str, maps: Maps
+) -> None:
+    line = "    return price < LIMIT\n"
+    new = SOURCE.replace(line.encode(), f"{before}{line}{after}".encode())
     (maps.root / PATH).write_bytes(new)
     assert tried_by(maps.read(["test_shop.py"]), "2") == ["test_sell"]
 
