@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("mypy")
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[1]
 USES = ROOT / "tests" / "typing" / "test_public_types.py"
 

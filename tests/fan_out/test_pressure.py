@@ -77,6 +77,7 @@ async def test_no_more_submissions_are_under_way_than_allowed(ledger: Ledger, at
     assert anyio.current_time() - began >= 24 / at_once
 
 
+@pytest.mark.any_backend
 async def test_a_slow_consumer_pauses_submission_and_not_watching() -> None:
     service = Service(workers=10_000)
     async with (
@@ -98,6 +99,7 @@ async def test_a_slow_consumer_pauses_submission_and_not_watching() -> None:
         assert run.summary.batches == {BatchState.FINISHED: 700}
 
 
+@pytest.mark.any_backend
 async def test_to_a_slow_consumer_the_end_of_each_batch_is_told_all_the_same() -> None:
     service = Service(workers=10_000)
     ends = list[int]()

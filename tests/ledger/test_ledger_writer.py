@@ -283,9 +283,8 @@ async def test_a_ledger_that_hangs_is_left_with_a_warning(
         is_let_go.wait(10)
         close(database)
 
-    monkeypatch.setattr(Database, "close", hang)
     async with SqlLedger(f"sqlite:///{path}", close_seconds=0.05):
-        pass
+        monkeypatch.setattr(Database, "close", hang)
     is_let_go.set()
     assert "did not answer for 0.05 s: left as it is" in caplog.text
     await wait_until(lambda: not [t for t in threading.enumerate() if str(path) in t.name])
