@@ -419,6 +419,30 @@ async def test_a_server_that_comes_back_in_time_takes_all(ledger: Ledger) -> Non
         assert run.summary.batches == {BatchState.FINISHED: 5}
 
 
+async def test_a_server_that_is_away_again_and_again_takes_all(ledger: Ledger) -> None:
+    # All in all for longer than the budget, but each time it takes something in between.
+    service = Service(base_seconds=50.0)
+    is_away = False
+
+    async def now_and_then(_: tuple[int, ...]) -> None:
+        nonlocal is_away
+        is_away = not is_away
+        if is_away:
+            raise httpx.ConnectError("nobody there")
+
+    service.before = now_and_then
+    began = anyio.current_time()
+    async with (
+        in_process(service) as client,
+        client.fan_out(
+            a_plan(10), ledger=ledger, max_in_flight=1, max_concurrent_submits=1, failure_budget=60
+        ) as run,
+    ):
+        await to_end(run)
+        assert run.summary.batches == {BatchState.FINISHED: 5}
+    assert anyio.current_time() - began > 200
+
+
 async def test_a_server_that_is_overloaded_is_waited_for_as_long_as_it_takes(
     ledger: Ledger,
 ) -> None:
