@@ -525,6 +525,18 @@ async def test_batches_are_read_by_state_and_from_a_number_on(ledger: Ledger) ->
         assert await run.get(2_000_000_000) is None
 
 
+async def test_batches_of_several_states_are_read_in_pages_and_none_is_passed_over(
+    ledger: Ledger,
+) -> None:
+    async with ledger:
+        run = await planned(ledger, [(number,) for number in range(1, 1201)])
+        await claim(run, limit=600)
+        states = [BatchState.PLANNED, BatchState.SENDING]
+        assert [b.number async for b in run.batches(states=states)] == list(range(1, 1201))
+        some = [b.number async for b in run.batches(states=states, after=598, limit=3)]
+        assert some == [599, 600, 601]
+
+
 async def test_any_text_can_be_kept(ledger: Ledger) -> None:
     async with ledger:
         run = await planned(ledger)
