@@ -344,6 +344,20 @@ async def test_twenty_lost_answers_in_a_row_are_no_accident(ledger: Ledger) -> N
     }
 
 
+async def test_lost_answers_for_as_long_as_the_budget_are_no_accident(ledger: Ledger) -> None:
+    service, plan = Service(), a_plan(200)
+    service.loses()
+    began = anyio.current_time()
+    async with (
+        in_process(service, retry=RetryPolicy(first=10.0, cap=10.0)) as client,
+        client.fan_out(plan, ledger=ledger, max_concurrent_submits=1, failure_budget=20) as run,
+    ):
+        with pytest.raises(SubmissionUnknown):
+            await to_end(run)
+        assert len(run.unknown()) < 20
+    assert anyio.current_time() - began >= 20
+
+
 async def test_lost_answers_now_and_then_are_lived_with() -> None:
     service = Service()
     service.loses(range(3, 160, 4))
@@ -365,6 +379,23 @@ async def test_three_refusals_at_first_are_the_plans_fault(ledger: Ledger) -> No
         BatchState.PLANNED: 47,
         BatchState.ERRORED: 3,
     }
+
+
+async def test_three_refusals_at_first_are_no_plans_fault_of_which_batches_were_taken_before(
+    ledger: Ledger,
+) -> None:
+    service, plan = Service(), a_plan(12)
+    async with in_process(service) as client:
+        async with client.fan_out(plan, ledger=ledger, max_in_flight=1) as run:
+            async for record in run:
+                if record.state is BatchState.FINISHED:
+                    break
+        service.refuses(range(1, 13))
+        async with client.fan_out(plan, ledger=ledger, max_concurrent_submits=1) as run:
+            await to_end(run)
+            errored = run.summary.batches[BatchState.ERRORED]
+    assert errored > 3
+    assert errored + len(service.emulator.jobs) == 6
 
 
 @pytest.mark.parametrize("status_code", [400, 404, 422])
@@ -417,6 +448,30 @@ async def test_a_server_that_comes_back_in_time_takes_all(ledger: Ledger) -> Non
     async with in_process(service) as client, client.fan_out(a_plan(10), ledger=ledger) as run:
         await to_end(run)
         assert run.summary.batches == {BatchState.FINISHED: 5}
+
+
+async def test_a_server_that_is_away_again_and_again_takes_all(ledger: Ledger) -> None:
+    # All in all for longer than the budget, but each time it takes something in between.
+    service = Service(base_seconds=50.0)
+    is_away = False
+
+    async def now_and_then(_: tuple[int, ...]) -> None:
+        nonlocal is_away
+        is_away = not is_away
+        if is_away:
+            raise httpx.ConnectError("nobody there")
+
+    service.before = now_and_then
+    began = anyio.current_time()
+    async with (
+        in_process(service) as client,
+        client.fan_out(
+            a_plan(10), ledger=ledger, max_in_flight=1, max_concurrent_submits=1, failure_budget=60
+        ) as run,
+    ):
+        await to_end(run)
+        assert run.summary.batches == {BatchState.FINISHED: 5}
+    assert anyio.current_time() - began > 200
 
 
 async def test_a_server_that_is_overloaded_is_waited_for_as_long_as_it_takes(

@@ -237,7 +237,7 @@ async def test_a_batch_that_is_claimed_while_it_is_changed_goes_to_one_of_both(
             assert len(await run.history(record.number)) == record.version
 
 
-async def test_a_batch_goes_its_way_and_its_history_tells(ledger: Ledger) -> None:
+async def test_a_batch_goes_its_way_and_its_history_tells(ledger: Ledger, clock: Clock) -> None:
     async with ledger:
         run = await planned(ledger)
         (sending,) = await claim(run)
@@ -245,8 +245,11 @@ async def test_a_batch_goes_its_way_and_its_history_tells(ledger: Ledger) -> Non
             sending, BatchState.SUBMITTED, owner=ME, inference_job_id=7, status="Queued"
         )
         assert first
+        clock.now += 1
         second = await run.change(first, BatchState.SUBMITTED, owner=ME, status="Running")
         assert second
+        assert second.submitted_at == first.submitted_at == first.updated_at
+        assert second.updated_at > first.updated_at
         third = await run.change(second, BatchState.ERRORED, owner=ME, error="a bad source")
         assert third
         assert await run.get(1) == third
@@ -337,6 +340,8 @@ async def test_what_may_not_follow_is_an_error(ledger: Ledger) -> None:
         with pytest.raises(ValueError, match="is no job id"):
             await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=2**63)
         assert await run.get(1) == sending
+        largest = 2**63 - 1
+        assert await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=largest)
 
 
 async def test_a_wrong_change_does_not_hurt_those_beside_it(ledger: Ledger) -> None:
@@ -383,7 +388,7 @@ async def test_an_unknown_batch_stays_so_until_somebody_decides(ledger: Ledger) 
         assert await claim(run) == []
         found = await run.change(one, BatchState.SUBMITTED, owner=YOU, inference_job_id=8)
         assert found
-        assert (found.owner, found.error) == (YOU, None)
+        assert (found.owner, found.error, found.ended_at) == (YOU, None, None)
         await run.change(two, BatchState.PLANNED, owner=YOU)
         (again,) = await claim(run)
         assert (again.number, again.inference_job_id) == (2, None)
@@ -523,6 +528,18 @@ async def test_batches_are_read_by_state_and_from_a_number_on(ledger: Ledger) ->
         assert await run.get(0) is None
         assert await run.get(1201) is None
         assert await run.get(2_000_000_000) is None
+
+
+async def test_batches_of_several_states_are_read_in_pages_and_none_is_passed_over(
+    ledger: Ledger,
+) -> None:
+    async with ledger:
+        run = await planned(ledger, [(number,) for number in range(1, 1201)])
+        await claim(run, limit=600)
+        states = [BatchState.PLANNED, BatchState.SENDING]
+        assert [b.number async for b in run.batches(states=states)] == list(range(1, 1201))
+        some = [b.number async for b in run.batches(states=states, after=598, limit=3)]
+        assert some == [599, 600, 601]
 
 
 async def test_any_text_can_be_kept(ledger: Ledger) -> None:

@@ -147,6 +147,24 @@ async def test_of_two_changes_of_a_batch_in_one_commit_the_first_is_made(
         assert [len(await run.history(number)) for number in (1, 2)] == [2, 2]
 
 
+async def test_a_planned_batch_that_is_changed_and_claimed_in_one_commit_goes_to_one(
+    make_sql: Callable[[], SqlLedger], commits: Commits
+) -> None:
+    async with make_sql() as ledger:
+        run = await run_of(ledger)
+        first = await run.get(1)
+        assert first
+        changed, claimed = await in_one_commit(
+            ledger,
+            commits,
+            lambda: run.change(first, BatchState.SENDING, owner=ME),
+            lambda: claim(run, 1, YOU),
+        )
+        assert changed is None
+        assert claimed == [await run.get(1)]
+        assert len(await run.history(1)) == 1
+
+
 async def test_of_claims_in_one_commit_each_gets_as_much_as_it_asks_for(
     make_sql: Callable[[], SqlLedger], commits: Commits
 ) -> None:

@@ -19,11 +19,13 @@ from annolab_async.ledger._database import Database
 from annolab_async.ledger._sql import SqlLedger, SqlRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
     from annolab_async.ledger import BatchRecord
+    from annolab_async.ledger._session import Session
+    from annolab_async.ledger._writer import Work
     from tests.ledger.postgres import PostgresServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.sockets, pytest.mark.any_backend]
@@ -120,6 +122,29 @@ async def test_a_change_is_made_once_and_won(postgres_url: str, trouble: Trouble
         assert await change(two)
 
 
+async def test_a_doubt_outlives_faults_that_leave_none(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, refusals = Database._connected, list[DBAPIError]()
+
+    def commit_and_be_refused(database: Database, connection: Connection) -> None:
+        after_commit(database, connection)
+        refusals[:] = [lost()]
+
+    def refuse(database: Database) -> Connection:
+        if refusals:
+            raise refusals.pop()
+        return connect(database)
+
+    trouble = Trouble(monkeypatch, commit_and_be_refused)
+    monkeypatch.setattr(Database, "_connected", refuse)
+    async with SqlLedger(postgres_url) as ledger:
+        run = await run_of(ledger)
+        trouble.is_due = True
+        assert [record.number for record in await claim(run)] == [1, 2]
+        assert await versions(run) == [1, 1, 0, 0]
+
+
 async def test_of_many_changes_each_is_made_once(postgres_url: str, trouble: Trouble) -> None:
     async with SqlLedger(postgres_url) as ledger:
         run = await run_of(ledger, 50)
@@ -187,6 +212,42 @@ async def test_a_commit_that_cannot_be_looked_up_is_said_to_be_unknown(
         with pytest.raises(LedgerError, match="Whether the last change was written is not known"):
             await claim(run)
         assert await versions(run) == [1, 1, 0, 0]
+
+
+async def test_of_many_changes_whose_commit_cannot_be_looked_up_each_is_said_to_be_unknown(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trouble, execute = Trouble(monkeypatch, after_commit), Database.execute
+    is_busy, may_go_on = threading.Event(), threading.Event()
+
+    def be_busy(_: Session) -> None:
+        is_busy.set()
+        may_go_on.wait(60)
+
+    def in_trouble_together(database: Database, group: Sequence[Work[Any]]) -> None:
+        trouble.is_due = len(group) == 2
+        execute(database, group)
+
+    monkeypatch.setattr(Database, "execute", in_trouble_together)
+    async with SqlLedger(postgres_url, reconnect_seconds=0) as ledger:
+        run = await run_of(ledger)
+        errors: list[LedgerError] = []
+
+        async def change(record: BatchRecord) -> None:
+            with pytest.raises(LedgerError, match="last change was written is not known") as caught:
+                await run.change(record, BatchState.SUBMITTED, owner="me", inference_job_id=7)
+            errors.append(caught.value)
+
+        claimed = await claim(run)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ledger.writer.do, be_busy)
+            await to_thread.run_sync(is_busy.wait)
+            for record in claimed:
+                tasks.start_soon(change, record)
+            await anyio.wait_all_tasks_blocked()
+            may_go_on.set()
+        assert len({id(error) for error in errors}) == 2
+        assert await versions(run) == [2, 2, 0, 0]
 
 
 async def test_what_the_server_rolled_back_is_done_again(

@@ -157,11 +157,15 @@ def test_what_a_system_writes_only_in_part_is_written_on(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.write
+
+    def write_little(file: int, data: memoryview) -> int:
+        return real(file, data[:2])
+
     part = PartFile(path)
     part.open()
     part.write([b"01", b"2?"], 0)
     with monkeypatch.context() as patch:
-        patch.setattr("annolab_async._part_file.os.write", lambda file, data: real(file, data[:2]))
+        patch.setattr("annolab_async._part_file.os.write", write_little)
         part.write([b"345", b"6", b"789"], 3)
     part.close()
     assert there(path.with_name("export.zip.part")) == b"0123456789"

@@ -168,6 +168,27 @@ BAD: Final[dict[str, tuple[bytes, str]]] = {
 LIMITS: Final = ArchiveLimits(max_line_bytes=500_000, max_line_memory=2_000_000, max_ratio=9999)
 
 
+async def test_a_line_may_be_just_as_long_as_the_limit_and_no_longer(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: LINE * 3 + LINE.rstrip(b"\n")})
+    length = len(LINE) - 1
+    limits = ArchiveLimits(max_line_bytes=length)
+    records = [record async for record in read_records(path, Annotation, limits=limits)]
+    assert records == [Annotation(source_id=1, id=2)] * 4
+    skipped = list[ExportError]()
+    records = [
+        record
+        async for record in read_records(
+            path,
+            Annotation,
+            limits=ArchiveLimits(max_line_bytes=length - 1),
+            on_bad_line="skip",
+            on_skipped=skipped.append,
+        )
+    ]
+    assert records == []
+    assert [error.line for error in skipped] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("name", BAD)
 async def test_a_bad_line_is_raised_with_its_file_and_number(name: str, tmp_path: Path) -> None:
     line, fault = BAD[name]
@@ -523,6 +544,26 @@ async def test_the_loop_is_not_held_up(tmp_path: Path) -> None:
         assert len(await all_of(path)) == 30_000
     assert len(reads) > 20
     assert threading.get_ident() not in reads
+
+
+async def test_long_lines_are_decoded_where_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = dict[int, int]()
+
+    def decode(text: str) -> Any:
+        threads[len(text)] = threading.get_ident()
+        return decode_object(text)
+
+    monkeypatch.setattr("annolab_async._json_lines.decode_object", decode)
+    short, long = [
+        lines({"sourceId": 1, "value": "x" * size}).rstrip() for size in (60_000, 70_000)
+    ]
+    path = written(tmp_path / "x.zip", {NAME: short + b"\n" + long + b"\n" + short})
+    records = [record async for record in read_records(path, Annotation, limits=LIMITS)]
+    assert [len(record.value or "") for record in records] == [60_000, 70_000, 60_000]
+    assert threads[len(short)] == threading.get_ident()
+    assert threads[len(long)] != threading.get_ident()
 
 
 async def test_an_archive_can_be_read_many_times(tmp_path: Path) -> None:
