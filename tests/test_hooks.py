@@ -420,11 +420,7 @@ async def test_no_record_shows_the_key_or_a_signed_link() -> None:
 
 @pytest.mark.sockets
 @pytest.mark.parametrize("transport", ["httpx", "aiohttp"])
-async def test_headers_of_hooks_go_along_with_every_request(
-    transport: Any, anyio_backend_name: str
-) -> None:
-    if transport == "aiohttp" and anyio_backend_name == "trio":
-        pytest.skip("aiohttp runs on asyncio only")
+async def test_headers_of_hooks_go_along_with_every_request(transport: Any) -> None:
     hook, numbers = Recorder(), Recorder()
     hook.headers = {"traceparent": "00-1-2-01"}
     job = '{"inferenceJobId": 1, "status": "Running", "sourceIds": [1, 2]}'

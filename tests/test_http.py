@@ -39,9 +39,7 @@ AT_ONCE = RetryPolicy(attempts=3, first=0.001)
 
 
 @pytest.fixture(params=["httpx", "aiohttp"])
-def transport(request: pytest.FixtureRequest, anyio_backend_name: str) -> Transport:
-    if request.param == "aiohttp" and anyio_backend_name != "asyncio":
-        pytest.skip("aiohttp works on asyncio only")
+def transport(request: pytest.FixtureRequest) -> Transport:
     return "aiohttp" if request.param == "aiohttp" else "httpx"
 
 

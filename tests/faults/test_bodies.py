@@ -24,7 +24,7 @@ from annolab_async import (
 )
 from annolab_async._http._bodies import LARGEST_BODY, Body, NoBody
 from tests.faults.chaos import answer, by_request, chaos, cut, reply
-from tests.faults.ways import OF_READS, OF_SUBMISSIONS, Way, client_of, skip_aiohttp_on_trio
+from tests.faults.ways import OF_READS, OF_SUBMISSIONS, Way, client_of
 from tests.service import BASE_URL, KEY, a_request
 
 if TYPE_CHECKING:
@@ -287,9 +287,8 @@ WRONG: Final = {
 @pytest.mark.parametrize("way", OF_READS)
 @pytest.mark.parametrize("name", WRONG)
 async def test_a_connection_that_brought_a_wrong_answer_is_not_used_again(
-    name: str, way: Way, anyio_backend_name: str
+    name: str, way: Way
 ) -> None:
-    skip_aiohttp_on_trio(way, anyio_backend_name)
     good = answer(reply('{"inferenceJobId": 12, "status": "Queued", "sourceIds": [1]}'))
     with chaos(good, answer(WRONG[name]), good) as server:
         async with client_of(way, server.base_url, retry=ONCE) as client:
@@ -308,9 +307,8 @@ async def test_a_connection_that_brought_a_wrong_answer_is_not_used_again(
     [("Queued", ["Running", "Queued", "Finished"]), ("Running", ["Running", "Finished"])],
 )
 async def test_a_job_that_ran_and_is_queued_is_asked_for_once_more_on_another_connection(
-    then: str, seen: list[str], way: Way, anyio_backend_name: str
+    then: str, seen: list[str], way: Way
 ) -> None:
-    skip_aiohttp_on_trio(way, anyio_backend_name)
     words = ["Running", "Queued", then, "Finished"]
     answers = [answer(reply(json.dumps(TRUTH | {"status": word}))) for word in words]
     at_once = RetryPolicy(first=0.001)

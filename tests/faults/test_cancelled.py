@@ -209,22 +209,20 @@ def how(request: pytest.FixtureRequest, anyio_backend_name: str) -> How:
 
 
 @pytest.fixture
-def kind(request: pytest.FixtureRequest, anyio_backend_name: str) -> Kind:
-    if request.param == "aiohttp" and anyio_backend_name != "asyncio":
-        pytest.skip("aiohttp works on asyncio only")
-    kind: Kind = request.param
-    return kind
+def transport(request: pytest.FixtureRequest) -> Kind:
+    transport: Kind = request.param
+    return transport
 
 
 @pytest.mark.chance
-@pytest.mark.parametrize("kind", ["httpx", *GIVEN], indirect=True)
+@pytest.mark.parametrize("transport", ["httpx", *GIVEN], indirect=True)
 async def test_a_cancelled_batch_is_never_passed_over_in_silence_if_it_may_exist(
-    kind: Kind, how: How, caplog: pytest.LogCaptureFixture
+    transport: Kind, how: How, caplog: pytest.LogCaptureFixture
 ) -> None:
     count = often(2000 if how == "by its scope" else 500)
     with chaos(by_request(usual)) as server:
         fds, tasks = settled_fd_count(), task_count()
-        async with a_client(kind, server, pool=POOL) as client:
+        async with a_client(transport, server, pool=POOL) as client:
 
             async def submit(number: int) -> InferenceJob:
                 return await client.submit(a_request(number, 1))
@@ -242,7 +240,9 @@ async def test_a_cancelled_batch_is_never_passed_over_in_silence_if_it_may_exist
         *(number for number, error in fates.errors.items() if is_unknown(error)),
     }
     silent = {number for number in came if number <= count} - told
-    assert not silent, f"these came, and nobody was told (seed {SEED}, {kind}, cancelled {how})"
+    assert not silent, (
+        f"these came, and nobody was told (seed {SEED}, {transport}, cancelled {how})"
+    )
     in_doubt = fates.cancelled & came.keys()
     assert not IS_THOROUGH or len(in_doubt) > count / 50, "else this shows little"
     assert max(came.values()) == 1, "a batch came twice"
@@ -257,11 +257,11 @@ def is_unknown(error: Exception) -> bool:
     return isinstance(error, SubmissionUnknown)
 
 
-@pytest.mark.parametrize("kind", [*OWN, *GIVEN], indirect=True)
-async def test_a_cancelled_read_harms_no_other(kind: Kind, how: How) -> None:
+@pytest.mark.parametrize("transport", [*OWN, *GIVEN], indirect=True)
+async def test_a_cancelled_read_harms_no_other(transport: Kind, how: How) -> None:
     with chaos(by_request(usual)) as server:
         fds, tasks = settled_fd_count(), task_count()
-        async with a_client(kind, server, pool=POOL) as client:
+        async with a_client(transport, server, pool=POOL) as client:
             fates = await cancelled_at_random(client.get_job, 500, how)
             await server.until(lambda: server.open_sockets <= POOL)
             await check_that_all_slots_are_free(client.get_job, server)
@@ -273,12 +273,15 @@ async def test_a_cancelled_read_harms_no_other(kind: Kind, how: How) -> None:
     assert all(job.inference_job_id == number for number, job in fates.jobs.items())
 
 
-@pytest.mark.parametrize("kind", ["httpx", *GIVEN], indirect=True)
+@pytest.mark.parametrize("transport", ["httpx", *GIVEN], indirect=True)
 async def test_a_batch_that_is_cancelled_while_it_waits_for_its_turn_is_not_warned_of(
-    kind: Kind, caplog: pytest.LogCaptureFixture
+    transport: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
     with chaos(by_request(usual)) as server:
-        async with a_client(kind, server, pool=POOL) as client, anyio.create_task_group() as tasks:
+        async with (
+            a_client(transport, server, pool=POOL) as client,
+            anyio.create_task_group() as tasks,
+        ):
             for number in range(POOL):
                 tasks.start_soon(client.submit, a_request(LATER + number, 1))
             await server.until(lambda: len(server.requests) == POOL)
@@ -313,12 +316,12 @@ async def test_a_batch_that_is_cancelled_while_it_connects_is_not_warned_of(
     assert not warned_of(caplog)
 
 
-@pytest.mark.parametrize("kind", ["httpx", *GIVEN], indirect=True)
+@pytest.mark.parametrize("transport", ["httpx", *GIVEN], indirect=True)
 async def test_a_batch_that_is_cancelled_while_its_answer_is_awaited_is_warned_of_once(
-    kind: Kind, caplog: pytest.LogCaptureFixture
+    transport: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
     with chaos(stall()) as server:
-        async with a_client(kind, server, pool=1) as client:
+        async with a_client(transport, server, pool=1) as client:
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(client.submit, a_request(7, 3))
@@ -328,15 +331,15 @@ async def test_a_batch_that_is_cancelled_while_its_answer_is_awaited_is_warned_o
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("kind", OWN)
+@pytest.mark.parametrize("transport", OWN)
 @pytest.mark.parametrize("at", [{1}, {1, 2}, {1, 2, 3, 4}])
 async def test_a_client_that_asyncio_cancels_while_it_hangs_up_hangs_up_everywhere(
-    kind: Kind, at: set[int]
+    transport: Kind, at: set[int]
 ) -> None:
     task = asyncio.current_task()
     assert task
     with chaos(by_request(usual)) as server:
-        opened = a_client(kind, server, pool=POOL)
+        opened = a_client(transport, server, pool=POOL)
         client = await opened.__aenter__()
         async with anyio.create_task_group() as tasks:
             for number in range(POOL):

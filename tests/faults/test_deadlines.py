@@ -24,7 +24,7 @@ from annolab_async import (
     SubmissionUnknown,
 )
 from tests.faults.chaos import a_full_backlog, answer, chaos, cut, drip, flood, reply, stall
-from tests.faults.ways import OF_READS, OF_SUBMISSIONS, Way, client_of, skip_aiohttp_on_trio
+from tests.faults.ways import OF_READS, OF_SUBMISSIONS, Way, client_of
 from tests.service import a_request
 
 if TYPE_CHECKING:
@@ -155,9 +155,8 @@ CALLS: Final = [(call, way) for call in ("submit", "get_job") for way in ways_to
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(("call", "way"), CALLS)
 async def test_a_peer_that_is_slow_holds_up_nobody_for_longer_than_the_timeout(
-    call: str, way: Way, phase: str, anyio_backend_name: str
+    call: str, way: Way, phase: str
 ) -> None:
-    skip_aiohttp_on_trio(way, anyio_backend_name)
     wrong: list[str] = []
 
     async def try_out(name: str, server: ChaosServer) -> None:
@@ -182,9 +181,8 @@ async def test_a_peer_that_is_slow_holds_up_nobody_for_longer_than_the_timeout(
 
 @pytest.mark.parametrize(("call", "way"), CALLS)
 async def test_a_peer_that_is_fast_holds_up_nobody_for_longer_than_the_timeout(
-    call: str, way: Way, anyio_backend_name: str
+    call: str, way: Way
 ) -> None:
-    skip_aiohttp_on_trio(way, anyio_backend_name)
     for name, script in FLOODS.items():
         longest: list[float] = []
         # The shortest of several, since the machine may be busy with something else.
@@ -200,10 +198,7 @@ async def test_a_peer_that_is_fast_holds_up_nobody_for_longer_than_the_timeout(
 
 
 @pytest.mark.parametrize(("call", "way"), CALLS)
-async def test_a_handshake_or_a_connection_that_stalls_ends_in_time(
-    call: str, way: Way, anyio_backend_name: str
-) -> None:
-    skip_aiohttp_on_trio(way, anyio_backend_name)
+async def test_a_handshake_or_a_connection_that_stalls_ends_in_time(call: str, way: Way) -> None:
     with chaos(stall()) as server, a_full_backlog() as port:
         for base_url in f"https://127.0.0.1:{server.port}", f"http://127.0.0.1:{port}":
             error = await ask(way, base_url, call)
@@ -275,8 +270,7 @@ def seconds_to_decode(body: bytes) -> float:
 
 
 @pytest.mark.parametrize("way", OF_READS)
-async def test_a_large_answer_holds_up_nobody_else(way: Way, anyio_backend_name: str) -> None:
-    skip_aiohttp_on_trio(way, anyio_backend_name)
+async def test_a_large_answer_holds_up_nobody_else(way: Way) -> None:
     slow: dict[str, float] = {}
     for name, body in LARGE.items():
         longest: list[float] = []

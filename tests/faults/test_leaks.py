@@ -54,8 +54,6 @@ def nothing_or_half(request: Request) -> Script:
 async def test_memory_and_descriptors_do_not_grow_with_cancellations(
     transport: str, anyio_backend_name: str
 ) -> None:
-    if transport == "aiohttp" and anyio_backend_name == "trio":
-        pytest.skip("aiohttp works on asyncio only")
     program = "tests.faults.rounds"
     with chaos(by_request(nothing_or_half)) as server:
         ended = await anyio.run_process(

@@ -27,9 +27,7 @@ BASE_PATH: Final = "/v1/infer/batch/7"
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, anyio_backend_name: str) -> Way:
-    if request.param == "own aiohttp" and anyio_backend_name != "asyncio":
-        pytest.skip("aiohttp works on asyncio only")
+def way(request: pytest.FixtureRequest) -> Way:
     chosen: Way = request.param
     return chosen
 

@@ -147,23 +147,21 @@ async def cancel_in_phase(
 
 
 @pytest.fixture
-def kind(request: pytest.FixtureRequest, anyio_backend_name: str) -> Kind:
-    if request.param == "aiohttp" and anyio_backend_name != "asyncio":
-        pytest.skip("aiohttp works on asyncio only")
-    kind: Kind = request.param
-    return kind
+def transport(request: pytest.FixtureRequest) -> Kind:
+    transport: Kind = request.param
+    return transport
 
 
 @pytest.mark.parametrize("pool", [10, 100])
-@pytest.mark.parametrize("kind", [*OWN, *GIVEN], indirect=True)
+@pytest.mark.parametrize("transport", [*OWN, *GIVEN], indirect=True)
 async def test_no_slot_is_lost_to_requests_that_are_cancelled_in_any_phase(
-    kind: Kind, pool: int, anyio_backend_name: str
+    transport: Kind, pool: int, anyio_backend_name: str
 ) -> None:
-    if pool == 100 and anyio_backend_name == "trio" and kind in GIVEN:
+    if pool == 100 and anyio_backend_name == "trio" and transport in GIVEN:
         pytest.skip("takes long, and is tried on asyncio")
     moods, may_go_on = Moods(), threading.Event()
     with chaos(sticking(may_go_on), by_request(moods)) as server:
-        async with a_client(kind, server, pool=pool) as client:
+        async with a_client(transport, server, pool=pool) as client:
             with full_queue(server, may_go_on):
                 await cancel_in_phase("connecting", client, server, moods, pool)
             assert moods.begun == 0, "else they were not cancelled while they connected"

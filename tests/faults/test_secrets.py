@@ -154,9 +154,7 @@ def by_number(request: Request) -> Script:
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, anyio_backend_name: str) -> Way:
-    if request.param == "own aiohttp" and anyio_backend_name != "asyncio":
-        pytest.skip("aiohttp works on asyncio only")
+def way(request: pytest.FixtureRequest) -> Way:
     chosen: Way = request.param
     return chosen
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import httpx
 import httpx2
-import pytest
 
 from annolab_async import AsyncInferenceClient
 from tests.service import KEY
@@ -31,11 +30,6 @@ _CALLERS: Final[dict[Way, Callable[[int], httpx.AsyncClient | httpx2.AsyncClient
         limits=httpx2.Limits(max_connections=size), verify=_tls()
     ),
 }
-
-
-def skip_aiohttp_on_trio(way: Way, backend: str) -> None:
-    if way == "own aiohttp" and backend != "asyncio":
-        pytest.skip("aiohttp works on asyncio only")
 
 
 @asynccontextmanager
