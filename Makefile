@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := _annolab_async_pytest.py annolab_async benchmarks docs/examples tests
 UV ?= $(shell command -v uv 2>/dev/null)
+# More than processors: some tests wait.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 EXTRAS := aiohttp,arrow,cli,emulator,ledger,otel,pandas,postgres,report,testing
 
 # uv makes the environment in a tenth of the time of pip, where it is installed (`make UV= …` does without).
@@ -49,10 +51,13 @@ pyright: $(VENV)/dev.ready
 	$(BIN)/basedpyright
 
 pytest: $(VENV)/dev.ready ## the tests (ARGS="-k watcher" to choose)
-	$(BIN)/python -m pytest --numprocesses=auto -rfEs $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) -rfEs $(ARGS)
 
 thorough: $(VENV)/dev.ready ## what is left to chance (faults, kills, cancellations), as often as docs/reliability.md says
-	TEST_DEPTH=thorough $(BIN)/python -m pytest --numprocesses=auto --timeout=400 -rfEs $(ARGS)
+	TEST_DEPTH=thorough $(BIN)/python -m pytest --numprocesses=$(WORKERS) --timeout=400 -rfEs $(ARGS)
+
+mutants: $(VENV)/dev.ready ## how many of 200 small changes of the core the tests notice (ARGS="--seed 8 annolab_async/ledger" to choose)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 format: $(VENV)/dev.ready ## let ruff put the code in order
 	$(BIN)/ruff check --fix-only $(SOURCES)

@@ -56,8 +56,8 @@ def test_a_test_without_surroundings_runs_with_all_its_parameters() -> None:
 @pytest.mark.parametrize(
     ("backend", "transport", "is_possible"),
     [
-        (("asyncio", {"loop_factory": None}), "own aiohttp", True),
-        (("trio", {}), "aiohttp", False),
+        (("asyncio", {"loop_factory": 1}), "own aiohttp", True),
+        (("trio", {"clock": 1}), "aiohttp", False),
         ("trio", "httpx", True),
     ],
 )
