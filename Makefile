@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := _annolab_async_pytest.py annolab_async benchmarks docs/examples tests
 UV ?= $(shell command -v uv 2>/dev/null)
 # More than processors: some tests wait.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 2)
 EXTRAS := aiohttp,arrow,cli,emulator,ledger,otel,pandas,postgres,report,testing
 
 # uv makes the environment in a tenth of the time of pip, where it is installed (`make UV= …` does without).

@@ -184,17 +184,14 @@ async def test_a_peer_that_is_fast_holds_up_nobody_for_longer_than_the_timeout(
     call: str, way: Way
 ) -> None:
     for name, script in FLOODS.items():
-        longest: list[float] = []
-        # The shortest of several, since the machine may be busy with something else.
-        while len(longest) < 3 and min(longest, default=1.0) > 0.4:
-            gap = Gap()
-            with chaos(script) as server:
-                async with gap.measured():
-                    error = await ask(way, server.base_url, call)
-            longest.append(gap.longest)
-            lost = SubmissionUnknown if call == "submit" else NoResponse | InvalidResponse
-            assert isinstance(error, lost), name
-        assert min(longest) < 0.4, f"{name}: other tasks had to wait for {longest} s"
+        gap = Gap()
+        with chaos(script) as server:
+            async with gap.measured():
+                error = await ask(way, server.base_url, call)
+        lost = SubmissionUnknown if call == "submit" else NoResponse | InvalidResponse
+        assert isinstance(error, lost), name
+        # At worst, a turn of the loop has to read what a full buffer holds: on a busy machine it is full.
+        assert gap.longest < TIMEOUT + 1.0, f"{name}: other tasks had to wait for {gap.longest} s"
 
 
 @pytest.mark.parametrize(("call", "way"), CALLS)
