@@ -51,10 +51,10 @@ pyright: $(VENV)/dev.ready
 	$(BIN)/basedpyright
 
 pytest: $(VENV)/dev.ready ## the tests (ARGS="-k watcher" to choose)
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) -rfEs $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal -rfEs $(ARGS)
 
 thorough: $(VENV)/dev.ready ## what is left to chance (faults, kills, cancellations), as often as docs/reliability.md says
-	TEST_DEPTH=thorough $(BIN)/python -m pytest --numprocesses=$(WORKERS) --timeout=400 -rfEs $(ARGS)
+	TEST_DEPTH=thorough $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --timeout=400 -rfEs $(ARGS)
 
 mutants: $(VENV)/dev.ready ## how many of 200 small changes of the core the tests notice (ARGS="--seed 8 annolab_async/ledger" to choose)
 	$(BIN)/python -m tests.mutants $(ARGS)
