@@ -336,7 +336,7 @@ def test_as_a_process_it_ends_promptly_when_it_is_told_to(
             process.send_signal(signal.SIGTERM)
             assert list(told) == []
         errors = process.stderr.read()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20, "it waited for the stream to end by itself"
     assert process.returncode in {0, -signal.SIGTERM}
     assert "Traceback" not in errors
     assert "Application shutdown complete" in errors

@@ -248,20 +248,26 @@ def test_hostile_names_and_errors_are_text(page: Page, show: Callable[..., None]
     assert not dialogs
 
 
-def test_ten_thousand_batches_load_in_five_seconds(page: Page, tmp_path: Path) -> None:
+def test_ten_thousand_batches_load_in_five_seconds(
+    page: Page, show: Callable[..., None], tmp_path: Path
+) -> None:
     run = a_run(*many(10_000, bad=0.03), seconds=100_000)
-    path = tmp_path / "report.html"
+    path = tmp_path / "large.html"
     path.write_text(Report((run,), 0.0).html(), encoding="utf-8")
     assert path.stat().st_size < 5_000_000
+    # On a busy machine, a page of a few batches takes longer, too.
+    began = time.monotonic()
+    show(a_run(*many(10), seconds=100))
+    small = time.monotonic() - began
     began = time.monotonic()
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-ready]")
     assert pixels(page, "#chart-time-0")[0] > 5
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < max(5, 5 * small)
     began = time.monotonic()
     page.get_by_role("checkbox", name="Finished").uncheck()
     assert page.locator(".where").inner_text().endswith(f"of {len(run.troubled)} batches")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < max(2, 2 * small)
     assert page.locator("tr").count() < 700, (
         "most rows are not in the page until they are asked for"
     )
