@@ -53,6 +53,7 @@ _AROUND: Final = (
 _ASIDE: Final = (
     "tests/cli",
     "tests/crash",
+    "tests/documentation",
     "tests/emulator",
     "tests/examples",
     "tests/fan_out/test_memory_of_runs.py",
@@ -66,7 +67,6 @@ _ASIDE: Final = (
     "tests/suite",
     "tests/test_cli.py",
     "tests/test_demo_fan_out.py",
-    "tests/test_docs.py",
     "tests/test_import.py",
     "tests/test_typing.py",
     "tests/typing",
