@@ -177,14 +177,20 @@ async def check_that_all_slots_are_free(ask: Ask, server: ChaosServer) -> None:
     async def ask_for_one(number: int) -> None:
         jobs.append((await ask(number)).inference_job_id)
 
-    def under_way() -> int:
-        # One that was cancelled may come in only now, behind these.
-        return sum(number_of(request) >= LATER for request in server.requests[-10 * POOL :])
+    looked_at, under_way = len(server.requests), set[int]()
+
+    def are_under_way() -> bool:
+        # Any number of those that were cancelled may come in only now, behind these.
+        nonlocal looked_at
+        came = server.requests[looked_at:]
+        looked_at += len(came)
+        under_way.update(number for request in came if (number := number_of(request)) >= LATER)
+        return len(under_way) == POOL
 
     async with anyio.create_task_group() as tasks:
         for number in range(POOL):
             tasks.start_soon(ask_for_one, LATER + number)
-        await server.until(lambda: under_way() == POOL)
+        await server.until(are_under_way)
         server.gate.set()
     assert sorted(jobs) == [LATER + number for number in range(POOL)]
 
