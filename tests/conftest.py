@@ -80,9 +80,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A real PostgreSQL, which tests may restart: no other process has it."""
-    pytest.importorskip(
-        "psycopg", reason="the extra postgres is not installed", exc_type=ImportError
-    )
     from tests.ledger.postgres import running_server  # noqa: PLC0415  # it needs psycopg
 
     with running_server() as server:
