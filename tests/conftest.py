@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tests.ledger.postgres import PostgresServer
 
 
+# What `make thorough` runs: in all surroundings, so that `make check` need not run it in any other.
+_THOROUGH = {"chance", "hypothesis", "thorough"}
+
 settings.register_profile("annolab", max_examples=examples(100))
 settings.load_profile("annolab")
 
@@ -32,12 +35,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if any("::" in argument for argument in config.args):
         chosen = set(possible)  # what is asked for by name
     elif IS_THOROUGH:
-        chosen = {item for item in possible if _marks(item) & {"chance", "hypothesis", "thorough"}}
+        chosen = {item for item in possible if _marks(item) & _THOROUGH}
     else:
-        possible = [item for item in possible if "thorough" not in _marks(item)]
         chosen = set(_for_every_day(possible, combinations))
         if DEPTH == "rest":
-            chosen = set(possible) - chosen
+            left_out = set(possible) - chosen
+            chosen = {item for item in left_out if not _marks(item) & _THOROUGH}
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = [item for item in items if item in chosen]
 
@@ -47,7 +50,7 @@ def _for_every_day(
 ) -> Iterator[pytest.Item]:
     by_test: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if "full" not in _marks(item):
+        if not _marks(item) & {"full", "thorough"}:
             by_test[item.nodeid.partition("[")[0]].append(item)
     for test, found in by_test.items():
         any_backend = "any_backend" in _marks(found[0])
