@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from typing import Any
 
 import httpx
@@ -109,6 +110,17 @@ def test_every_class_of_the_module_is_public() -> None:
         if isinstance(value, type) and issubclass(value, BaseException)
     }
     assert classes == set(errors.__all__)
+
+
+@each_sample
+def test_an_error_has_all_attributes_that_are_documented(error: AnnoLabError) -> None:
+    documented = {
+        name
+        for kind in type(error).__mro__
+        if kind.__module__.startswith("annolab_async")
+        for name in re.findall(r"^ {8}(\w+): ", kind.__doc__ or "", re.MULTILINE)
+    }
+    assert documented - vars(error).keys() == set()
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -151,7 +151,8 @@ def test_requests_that_are_open_are_not_in_flight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "step"), [(1, 0.1), (3600, 30), (86_400, 900), (7 * 86_400, 2 * 3600)]
+    ("seconds", "step"),
+    [(1, 0.1), (3600, 30), (86_400, 900), (2 * 86_400, 1800), (7 * 86_400, 7200)],
 )
 def test_long_runs_are_told_in_no_more_stretches_than_short_ones(seconds: int, step: float) -> None:
     run = a_run(History(1, [1]).sent(0, job_id=1).to(BatchState.FINISHED, seconds))
