@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from hypothesis import settings
 
 from annolab_async.testing import virtual_backend
 from tests.depth import DEPTH, IS_THOROUGH, examples
-from tests.reports import shorten
+from tests.reports import Shortening
 from tests.surroundings import Combination, thinned
 
 if TYPE_CHECKING:
@@ -67,10 +66,10 @@ def _marks(item: pytest.Item) -> set[str]:
     return {mark.name for mark in item.iter_markers()}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
-        shorten(report)
+def pytest_configure(config: pytest.Config) -> None:
+    """Shorten reports where they are shown: xdist's workers send theirs whole."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Shortening())
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import pytest
 from _pytest._code.code import TerminalRepr
 from _pytest._io import TerminalWriter
-
-if TYPE_CHECKING:
-    import pytest
 
 _TRACEBACK_LINES: Final = 110
 _CAPTURED_LINES: Final = 60
@@ -38,11 +36,17 @@ def _ends_of(text: str, most: int) -> str:
     return "\n".join([*lines[:begin], left_out, *lines[begin + 1 - most :]])
 
 
-def shorten(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Leave out the middle of what is long: a traceback, and what was captured."""
-    if isinstance(report.longrepr, TerminalRepr):
-        report.longrepr = _Shortened(report.longrepr)
-    elif isinstance(report.longrepr, str):
-        report.longrepr = _ends_of(report.longrepr, _TRACEBACK_LINES)
-    most = _CAPTURED_LINES // max(1, len(report.sections))
-    report.sections[:] = [(name, _ends_of(text, most)) for name, text in report.sections]
+class Shortening:
+    """Leaves out the middle of what is long in the report of a failed test: a traceback, and what was captured."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Shorten a report before anybody shows it."""
+        if not report.failed:
+            return
+        if isinstance(report.longrepr, TerminalRepr):
+            report.longrepr = _Shortened(report.longrepr)
+        elif isinstance(report.longrepr, str):
+            report.longrepr = _ends_of(report.longrepr, _TRACEBACK_LINES)
+        most = _CAPTURED_LINES // max(1, len(report.sections))
+        report.sections[:] = [(name, _ends_of(text, most)) for name, text in report.sections]
