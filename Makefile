@@ -34,7 +34,7 @@ test: lint ## what every change needs: style, layers, types, tests, in under 4 m
 		wait $$types; types=$$?; cat $(VENV)/types.log; \
 		[ $$tests = 0 ] && [ $$types = 0 ]
 
-check: ## all that CI does, in under 25 minutes: more surroundings, Pythons and repetitions, coverage, the wheel, the benchmarks
+check: ## all that CI does, in half an hour: more surroundings, Pythons and repetitions, coverage, the wheel, the benchmarks
 	@bash .ci/run
 
 lint: $(VENV)/dev.ready ## style and layers
