@@ -288,5 +288,5 @@ class Turnstile:
 
 
 def _is_longer(pause: float, patience: float) -> bool:
-    # A minute from now may be a hair more than a minute away.
+    # Adding a minute to a time and subtracting that time again may give slightly more than a minute.
     return pause > patience + _EARLY_RING

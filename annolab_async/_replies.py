@@ -164,9 +164,9 @@ def _origin(location: str) -> str:
     try:
         url = urlsplit(location)
     except ValueError:
-        return "something that is no URL"
+        return "something that is not a URL"
     if not url.hostname:
-        return "something that is no URL" if url.scheme else "another path"
+        return "something that is not a URL" if url.scheme else "another path"
     return f"{url.scheme or 'http'}://{url.hostname}"
 
 

@@ -254,7 +254,7 @@ async def test_who_comes_when_the_next_may_go_does_not_go_before_who_waits() -> 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(send, "read")
         await anyio.wait_all_tasks_blocked()
-        # The timer of who waits rings at this time, too, or a hair later.
+        # The waiting task's timer is due at this very time, or a moment later.
         assert not turnstile.enter_nowait(throttle.free_at())
         await send("poll")
     assert order == ["submit", "read", "poll"]

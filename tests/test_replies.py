@@ -96,8 +96,8 @@ def test_the_server_s_message_is_found(body: bytes | str, message: str) -> None:
         ("https://user:HUSH@other.example:8443/a?HUSH#HUSH", "https://other.example"),
         ("//other.example/HUSH", "http://other.example"),
         ("/sign-in?HUSH", "another path"),
-        ("mailto:HUSH", "something that is no URL"),
-        ("https://[HUSH", "something that is no URL"),
+        ("mailto:HUSH", "something that is not a URL"),
+        ("https://[HUSH", "something that is not a URL"),
     ],
 )
 def test_a_redirect_is_told_by_the_host_to_which_it_leads(location: str, where: str) -> None:
