@@ -126,28 +126,31 @@ class Atlas:
     _users: dict[str, list[tuple[str, int]]] = field(factory=dict)
 
     def tests_of(self, mutant: Mutant) -> list[Cost]:
-        """Return the tests that run a mutant's lines, the cheapest first.
+        """Return the tests that run a mutant's lines, the cheapest first; then those whose file runs them on import.
 
-        What happens on import no test runs: then it is those that run a use of what was defined, or else all of the
-        module's.
+        What happens when the package is imported no test runs: then it is those that run a use of what was defined,
+        or else all of the module's.
 
         Args:
             mutant: of a source as it is now.
         """
         if not mutant.is_on_import:
-            tests = self._running([(mutant.path, mutant.lines)])
-            if tests or not self._is_imported(mutant):
-                return tests
+            places = [(mutant.path, mutant.lines)]
+            running = self._running(places)
+            on_import = self._running(places, on_import=True)
+            return [*running, *sorted(set(on_import) - set(running))]
         uses = [(path, (line, line)) for name in mutant.names for path, line in self._uses(name)]
         whole = (1, self.sources[mutant.path].count(b"\n") + 1)
         return self._running(uses) or self._running([(mutant.path, whole)])
 
-    def _running(self, places: list[tuple[str, tuple[int, int]]]) -> list[Cost]:
+    def _running(
+        self, places: list[tuple[str, tuple[int, int]]], *, on_import: bool = False
+    ) -> list[Cost]:
         costs: set[Cost] = set()
         for found in self.maps:
             masks = self._masks(found, places)
             for test, seconds in found["tests"].items():
-                ran = found["ran"][test]
+                ran = found["ran"].get(ON_IMPORT if on_import else test, {})
                 if any(int(ran.get(path, "0"), 16) & mask for path, mask in masks.items()):
                     costs.add(Cost(seconds, test))
         return sorted(costs)
@@ -161,13 +164,6 @@ class Atlas:
                 first, last = self._then(path, found["of"][path], lines)
                 masks[path] = masks.get(path, 0) | (1 << (last + 1)) - (1 << first)
         return masks
-
-    def _is_imported(self, mutant: Mutant) -> bool:
-        return any(
-            int(found["ran"].get(ON_IMPORT, {}).get(path, "0"), 16) & mask
-            for found in self.maps
-            for path, mask in self._masks(found, [(mutant.path, mutant.lines)]).items()
-        )
 
     def _then(self, path: str, digest: str, lines: tuple[int, int]) -> tuple[int, int]:
         """Return where lines were in the text that was mapped; for new ones, the lines around."""

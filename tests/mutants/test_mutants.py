@@ -154,6 +154,13 @@ def maps(tmp_path: Path) -> Maps:
     return maps
 
 
+def map_of_a_file_that_buys_on_import(maps: Maps) -> None:
+    (maps.root / "test_bought.py").write_bytes(b"")
+    ran: dict[str, dict[str, str]] = {"": {PATH: "312"}, "test_bought": {}}
+    found = {"tests": {"test_bought": 0.01}, "ran": ran, "sources": [PATH]}
+    maps.keep("test_bought.py", found, maps.root)
+
+
 def tried_by(atlas: Atlas, old: str) -> list[str]:
     mutants = mutants_of(atlas.sources[PATH], PATH)
     mutant = next(mutant for mutant in mutants if mutant.old == old)
@@ -170,6 +177,13 @@ def test_a_constant_is_tried_by_the_tests_that_use_it(maps: Maps) -> None:
     assert tried_by(maps.read(["test_shop.py"]), "3") == ["test_sell"]
 
 
+def test_what_a_test_file_runs_on_import_is_tried_by_its_tests_last(maps: Maps) -> None:
+    map_of_a_file_that_buys_on_import(maps)
+    atlas = maps.read(["test_shop.py", "test_bought.py"])
+    assert tried_by(atlas, "1") == ["test_buy", "test_bought"]
+    assert tried_by(atlas, "<") == ["test_sell"]
+
+
 def test_lines_that_moved_are_found_in_the_map_of_an_older_source(maps: Maps) -> None:
     (maps.root / PATH).write_bytes(b"import sys\n\n" + SOURCE)
     atlas = maps.read(["test_shop.py"])
@@ -178,13 +192,13 @@ def test_lines_that_moved_are_found_in_the_map_of_an_older_source(maps: Maps) ->
 
 
 @pytest.mark.parametrize(("before", "after"), [("", "    price *= 2\n"), ("    price *= 2\n", "")])
-def test_a_new_line_is_tried_by_the_tests_of_the_lines_around(
+def test_a_new_line_is_tried_first_by_the_tests_of_the_lines_around(
     before: str, after: str, maps: Maps
 ) -> None:
     line = "    return price < LIMIT\n"
     new = SOURCE.replace(line.encode(), f"{before}{line}{after}".encode())
     (maps.root / PATH).write_bytes(new)
-    assert tried_by(maps.read(["test_shop.py"]), "2") == ["test_sell"]
+    assert tried_by(maps.read(["test_shop.py"]), "2")[0] == "test_sell"
 
 
 def test_a_test_file_is_mapped_anew_when_it_has_changed(maps: Maps) -> None:
