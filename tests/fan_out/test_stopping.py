@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -351,3 +352,31 @@ async def test_a_job_of_which_the_ledger_could_not_be_told_is_raised_logged_and_
             await to_end(run)
             assert run.summary.batches == {BatchState.FINISHED: 1}
     assert service.sent == [(1, 2)]
+
+
+def test_a_run_that_asyncio_ends_with_all_other_tasks_ends_at_once() -> None:
+    """As ``asyncio.run`` does with what is left when its main coroutine has returned."""
+    service, plan, ledger = Service(), a_plan(20), MemoryLedger()
+
+    async def run_in_the_background(is_sending: anyio.Event) -> None:
+        all_wait = service.holds(anyio.Event(), count=4)
+        async with (
+            in_process(service) as client,
+            client.fan_out(plan, ledger=ledger, max_concurrent_submits=4),
+        ):
+            await all_wait.wait()
+            is_sending.set()
+            await anyio.sleep_forever()
+
+    async def main() -> asyncio.Task[None]:
+        is_sending = anyio.Event()
+        background = asyncio.create_task(run_in_the_background(is_sending))
+        await is_sending.wait()
+        return background
+
+    assert asyncio.run(main()).cancelled()
+    assert len(service.sent) == 4
+    assert states_of(asyncio.run(in_ledger(ledger, plan))) == {
+        BatchState.PLANNED: 6,
+        BatchState.UNKNOWN: 4,
+    }

@@ -273,6 +273,73 @@ async def test_what_the_server_rolled_back_is_done_again(
         assert await versions(run) == [1, 1, 0, 0]
 
 
+# The first change of a batch fails; a sequence remembers that, since it is not rolled back.
+FAILING = """
+    CREATE SEQUENCE changes;
+    CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('changes') = 1 THEN
+                RAISE EXCEPTION 'on purpose' USING ERRCODE = TG_ARGV[0];
+            END IF;
+            RETURN NEW;
+        END $$;
+    CREATE TRIGGER failing BEFORE UPDATE ON annolab_batches
+        FOR EACH ROW EXECUTE FUNCTION fail('{sqlstate}');
+"""
+
+
+async def fail(postgres_url: str, sqlstate: str) -> None:
+    """Have PostgreSQL fail the next change of a batch for a reason of one's choice."""
+
+    def make() -> None:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(FAILING.format(sqlstate=sqlstate).encode())
+
+    await to_thread.run_sync(make)
+
+
+@pytest.mark.parametrize(
+    "sqlstate",
+    [
+        "08006",  # connection failure
+        "25P03",  # idle in transaction for too long
+        "40001",  # serialization failure
+        "40P01",  # deadlock
+        "53300",  # too many connections
+        "55P03",  # lock timeout
+        "57P01",  # shut down by an administrator
+        "57P02",  # crashed
+        "57P03",  # starting up
+    ],
+)
+async def test_what_passes_at_the_server_is_waited_out(postgres_url: str, sqlstate: str) -> None:
+    async with SqlLedger(postgres_url) as ledger:
+        run = await run_of(ledger)
+        await fail(postgres_url, sqlstate)
+        assert len(await claim(run)) == 2
+        assert await versions(run) == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "hint"),
+    [
+        ("42501", "Give the user the right to create and write tables"),
+        ("53100", "The server's disk is full: make room"),
+        ("22012", "See the server's log"),
+    ],
+)
+async def test_what_does_not_pass_is_an_error_with_a_hint(
+    postgres_url: str, sqlstate: str, hint: str
+) -> None:
+    async with SqlLedger(postgres_url) as ledger:
+        run = await run_of(ledger)
+        await fail(postgres_url, sqlstate)
+        with pytest.raises(LedgerError, match=rf"on purpose.*{hint}") as caught:
+            await claim(run)
+        assert caught.value.is_outcome_known
+        assert await versions(run) == [0, 0, 0, 0]
+
+
 async def test_a_connection_that_an_administrator_ends_is_made_anew(
     postgres_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
