@@ -198,6 +198,22 @@ async def test_an_answer_with_the_bytes_of_the_last_one_is_that_one_itself() -> 
         assert await client.poll_status(12, reply) is reply
 
 
+async def test_a_poll_believes_that_a_job_went_back_only_where_that_may_be() -> None:
+    running, queued = ({**JOB, "status": status} for status in ("Running", "Queued"))
+    http_client, _ = answering(
+        httpx.Response(200, json=running), *[httpx.Response(200, json=queued)] * 2
+    )
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        reply = await client.poll_status(12)
+        with pytest.raises(InvalidResponse) as caught:
+            await client.poll_status(12, reply)
+        assert caught.value.went_back
+        assert (await client.poll_status(12, reply, may_go_back=True)).job.state is JobState.QUEUED
+
+
 async def test_an_error_with_the_bytes_of_the_last_answer_is_still_an_error() -> None:
     http_client, _ = answering(httpx.Response(200, json=JOB), httpx.Response(500, json=JOB))
     async with (

@@ -112,6 +112,14 @@ def test_every_class_of_the_module_is_public() -> None:
     assert classes == set(errors.__all__)
 
 
+@pytest.mark.parametrize(("method", "may_be_asked_again"), [("GET", True), ("POST", False)])
+def test_only_a_lost_reply_to_a_read_says_to_ask_again(
+    method: str, *, may_be_asked_again: bool
+) -> None:
+    error = NoResponse(method=method, path=PATH, cause=foreign())
+    assert ("Ask again" in str(error)) is may_be_asked_again
+
+
 @each_sample
 def test_an_error_has_all_attributes_that_are_documented(error: AnnoLabError) -> None:
     documented = {

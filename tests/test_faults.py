@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from annolab_async._http._faults import Progress
+from annolab_async._http._faults import Progress, scrubbed
+from annolab_async._secret import ApiKey
 
 pytestmark = pytest.mark.anyio
 
@@ -51,3 +52,13 @@ async def test_only_what_was_never_written_is_called_unsent(
         else:
             await progress.trace(f"{event[0]}.{event[1]}", {"request": event[2]})
     assert progress.proves_unsent(fault) is is_unsent
+
+
+def test_of_a_failure_its_numbers_stay_and_what_might_hold_the_key_goes() -> None:
+    key = "a-key-of-24-characters-x"
+    held = SimpleNamespace(headers={"Authorization": key})
+    fault = scrubbed(OSError(111, f"refused {key}", None, held), ApiKey(key))
+    assert fault.args[0] == 111
+    assert key not in repr(fault.args)
+    cause = TimeoutError(110, "late")
+    assert scrubbed(Exception(cause, held), ApiKey(key)).args == (cause, "SimpleNamespace")

@@ -36,7 +36,7 @@ class SignedLink:
 
     url: httpx.URL = field(repr=False)
     shown: str
-    plain_http_hosts: frozenset[str] = field(repr=False)
+    plain_http_hosts: frozenset[str]
 
     def redirected(self, location: str) -> SignedLink:
         """Return the link to which a redirect leads. From ``https`` it leads to ``https`` only.

@@ -7,7 +7,7 @@ import os
 import resource
 import stat
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -253,15 +253,26 @@ async def test_a_place_that_is_taken_while_the_file_comes_is_left_alone(path: Pa
     assert left_in(path.parent) == ["export.zip", "export.zip.part", "export.zip.part.json"]
 
 
+def count_open(path: Path) -> int:
+    """Return how many descriptors this process has of a file."""
+    count = 0
+    for number in os.listdir("/dev/fd"):  # noqa: PTH208  # the listing's own is closed by then
+        with suppress(OSError):
+            count += os.path.samestat(os.fstat(int(number)), path.stat())
+    return count
+
+
 async def test_only_one_download_at_a_time_writes_to_a_path(path: Path) -> None:
     inside = threading.Event()
 
     def check_while_another_tries(part: Path) -> None:
         inside.set()
+        files = count_open(part)
         # By another way to the same file, too.
         for way in (path, path.parent / "." / path.name):
             with pytest.raises(ExportError, match="another download writes to it"):
                 PartFile(way).open()
+        assert count_open(part) == files
         check(part)
 
     with serve(good()) as server:
