@@ -16,7 +16,7 @@ from annolab_async import NotOpen
 from annolab_async.ledger import BatchState, LedgerRun, open_ledger
 from annolab_async.ledger._database import Database
 from annolab_async.ledger._sql import SqlLedger
-from annolab_async.ledger._writer import Work, Writer, _deliver
+from annolab_async.ledger._writer import Awaited, Work, Writer, _deliver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -294,6 +294,6 @@ async def test_a_ledger_that_hangs_is_left_with_a_warning(
 async def test_a_loop_that_has_ended_is_told_nothing() -> None:
     loop = asyncio.SelectorEventLoop()
     loop.close()
-    work = Work[None](lambda _: None, is_write=False, loop=loop)
+    work = Awaited(loop=loop)
     _deliver([work])
     assert not work.done.is_set()
