@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -161,6 +162,33 @@ def test_rows_of_ids_are_told_apart_wherever_they_overlap(rows: list[tuple[int, 
     source_ids = [first + i for first, count in rows for i in range(count)] or [1]
     batches = cut(a_plan(source_ids, batch_size=7))
     assert [one for batch in batches for one in batch] == list(dict.fromkeys(source_ids))
+
+
+def test_a_row_across_two_blocks_is_remembered_in_both() -> None:
+    # The first block is one of bits by then, and the row stands in a batch of its own.
+    rows = [
+        range(64_000, 65_106),
+        range(65_533, 65_540),
+        range(65_536, 65_540),
+        range(65_533, 65_536),
+    ]
+    assert len(rows[0]) % 7 == 0
+    batches = cut(a_plan(chain(*rows), batch_size=7))
+    assert [one for batch in batches for one in batch] == [*rows[0], *rows[1]]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_many_ids_are_remembered_in_a_bit_each(step: int) -> None:
+    # 8 KiB for a block of 65,536; beside it stands the last batch.
+    cutter = Cutter(a_plan(iter(range(1, 10_000 * step, step)), batch_size=1000))
+    tracemalloc.start()
+    try:
+        for _ in cast("Iterator[Any]", cutter.batches()):
+            pass
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
 
 
 def test_a_generator_is_read_no_further_than_is_asked_for() -> None:
