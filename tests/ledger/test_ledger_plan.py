@@ -58,7 +58,7 @@ async def test_what_comes_over_time_is_not_kept_waiting_for_what_comes_later() -
 
 @pytest.mark.parametrize(("count", "turns"), [(1, 1), (250, 1), (251, 2), (1001, 5)])
 async def test_others_have_their_turn_while_a_long_plan_is_read(count: int, turns: int) -> None:
-    had = 0
+    had = seen = 0
     end = anyio.Event()
 
     async def beat() -> None:
