@@ -177,6 +177,37 @@ def test_a_row_across_two_blocks_is_remembered_in_both() -> None:
     assert [one for batch in batches for one in batch] == [*rows[0], *rows[1]]
 
 
+def test_what_begins_and_ends_like_a_row_is_none() -> None:
+    row = range(64_000, 65_104)
+    batches = cut(a_plan([*row, 1, 3, 3, 4, 2, 8, 7, 5], batch_size=4))
+    assert [one for batch in batches for one in batch] == [*row, 1, 3, 4, 2, 8, 7, 5]
+
+
+@pytest.mark.parametrize(("count", "step"), [(1000, 7), (3000, 3), (70_000, 1)])
+@pytest.mark.anyio
+async def test_of_a_stream_just_those_are_left_out_that_have_come_before(
+    count: int, step: int
+) -> None:
+    cutter = Cutter(a_plan(streamed(range(1, 300)), batch_size=1))
+    cutter.leave_out(range(2, count, step))
+    batches = [batch async for batch in cast("AsyncIterable[tuple[int, ...]]", cutter.batches())]
+    expected = [one for one in range(1, 300) if one not in range(2, count, step)]
+    assert [one for batch in batches for one in batch] == expected
+    assert cutter.repeated == 0
+
+
+@pytest.mark.parametrize("value", [1, 2, 2**63 - 2, 2**63 - 1])
+@pytest.mark.parametrize("make", [int, Indexed])
+def test_the_smallest_and_the_largest_ids_are_ids(make: Any, value: int) -> None:
+    assert cut(a_plan([make(value)])) == [(value,)]
+
+
+@pytest.mark.parametrize("value", [-1, 0, 2**63, 2**64])
+def test_what_is_too_small_or_too_large_is_no_id_whatever_it_is_made_of(value: int) -> None:
+    with pytest.raises(ValueError, match="ids are integers from 1 up"):
+        a_plan([Indexed(value)])
+
+
 @pytest.mark.parametrize("step", [1, 2])
 def test_many_ids_are_remembered_in_a_bit_each(step: int) -> None:
     # 8 KiB for a block of 65,536; beside it stands the last batch.
