@@ -229,7 +229,7 @@ class Sender:
                 to,
                 error="It was being sent when the run was stopped." if may_exist else None,
             )
-            raise
+            raise  # to where the scope of it ends
         except SubmissionUnknown as error:
             await self._write(record, BatchState.UNKNOWN, error=str(error))
             self._note_unknown(error, record)

@@ -296,3 +296,9 @@ async def test_what_is_wrong_with_a_url_names_the_kind_and_no_more() -> None:
     with pytest.raises(LedgerError) as caught:
         SqlLedger("hunter2")
     assert caught.value.where == "with that URL"
+
+
+def test_ledgers_of_postgresql_queue_up_each_in_a_line_of_its_own() -> None:
+    turns = [PostgreSQL(make_url("postgresql://host/db"))._turn for _ in range(100)]
+    assert len(set(turns)) == 100
+    assert all(0 <= turn < 2**63 for turn in turns), "what PostgreSQL takes"
