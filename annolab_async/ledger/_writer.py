@@ -104,7 +104,6 @@ class Writer:
         Raises:
             LedgerError: it could not open its ledger; the thread has ended.
         """
-        await checkpoint_if_cancelled()
         self._thread.start()
         try:
             with CancelScope(shield=True):

@@ -1,9 +1,9 @@
-"""What a run keeps of its batches, and what it says of itself in the log."""
+"""How much of a run is under way at once, what it keeps of its batches, and what it says of itself in the log."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -12,11 +12,12 @@ from annolab_async import BatchState
 from annolab_async._fan_out_state import Books
 from annolab_async._run_log import RunLog
 from annolab_async.ledger import MemoryLedger
+from annolab_async.ledger._memory import MemoryRun
 from tests.fan_out.service import Service, a_plan, to_end
 from tests.service import in_process
 
 if TYPE_CHECKING:
-    from annolab_async import FanOutSummary
+    from annolab_async import BatchRecord
 
 pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
@@ -67,10 +68,6 @@ async def test_who_has_not_shown_that_it_is_alive_is_warned(
         await to_end(run)
 
 
-def a_summary(now: float = 0.0) -> FanOutSummary:
-    return Books(0.0).summary(now, is_planned=False, repeated=0)
-
-
 def test_a_line_is_due_a_minute_after_the_one_before() -> None:
     log = RunLog("run", 5.0)
     due = [now for now in (5.0, 64.9, 65.0, 65.0, 124.9, 130.0, 189.9, 190.0) if log.is_due(now)]
@@ -88,3 +85,64 @@ def test_how_long_the_rest_takes_is_said_only_where_it_is_known(
         "Run 'run' goes on: no batches; 0.0 sources/s.",
         "Run 'run' goes on: no batches; 0.0 sources/s, 0 s to go.",
     ]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+async def test_as_many_submissions_are_under_way_as_allowed_each_time_one_is_answered(
+    at_once: int,
+) -> None:
+    service, times = Service(), list[float]()
+
+    async def take_time(_: tuple[int, ...]) -> None:
+        times.append(anyio.current_time())
+        await anyio.sleep(1.0)
+
+    service.before = take_time
+    async with (
+        in_process(service) as client,
+        client.fan_out(a_plan(12), max_concurrent_submits=at_once) as run,
+    ):
+        await to_end(run)
+    assert [int(time - times[0] + 0.1) for time in times] == [n // at_once for n in range(6)]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_as_many_jobs_are_unfinished_as_allowed(most: int) -> None:
+    service = Service(workers=10, base_seconds=20.0)
+    async with (
+        in_process(service) as client,
+        client.fan_out(a_plan(12), max_in_flight=most) as run,
+    ):
+        await anyio.sleep(10)
+        assert run.summary.batches == {
+            BatchState.SUBMITTED: most,
+            BatchState.PLANNED: 6 - most,
+        }
+        assert len(service.sent) == most
+        await to_end(run)
+    assert len(service.sent) == 6
+
+
+async def test_the_next_batch_is_sent_while_the_answer_to_one_is_written_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service, may_write = Service(), anyio.Event()
+    change = MemoryRun.change
+
+    async def hold(run: MemoryRun, record: BatchRecord, to: BatchState, **news: Any) -> Any:
+        if to is BatchState.SUBMITTED:
+            await may_write.wait()
+        return await change(run, record, to, **news)
+
+    monkeypatch.setattr(MemoryRun, "change", hold)
+    async with (
+        in_process(service) as client,
+        client.fan_out(a_plan(10), max_concurrent_submits=1) as run,
+    ):
+        await anyio.sleep(1)
+        # Of what is being sent and written down there is no more than twice as much as is sent at once.
+        assert len(service.sent) == 2
+        assert run.summary.batches == {BatchState.SENDING: 2, BatchState.PLANNED: 3}
+        may_write.set()
+        await to_end(run)
+    assert len(service.sent) == 5
