@@ -146,3 +146,28 @@ async def test_the_next_batch_is_sent_while_the_answer_to_one_is_written_down(
         may_write.set()
         await to_end(run)
     assert len(service.sent) == 5
+
+
+async def test_batches_are_claimed_together_and_no_more_of_them_than_are_sent_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service, may_claim, asked = Service(), anyio.Event(), 0
+    claim = MemoryRun.claim
+
+    async def hold(run: MemoryRun, owner: str, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        await may_claim.wait()
+        return await claim(run, owner, **options)
+
+    monkeypatch.setattr(MemoryRun, "claim", hold)
+    async with (
+        in_process(service) as client,
+        client.fan_out(a_plan(20), max_concurrent_submits=3) as run,
+    ):
+        await anyio.sleep(0.5)
+        assert asked == 3
+        may_claim.set()
+        await to_end(run)
+    assert len(service.sent) == 10
+    assert asked <= 10 + 3, "hardly anybody claims what is not there"
