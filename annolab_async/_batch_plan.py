@@ -254,7 +254,7 @@ class _SeenIds:
                 block.add(place)
                 new.append(source_id)
                 if len(block) > _FEW:
-                    block = self._blocks[current] = _as_bits(block)
+                    block = self._blocks[source_id - place] = _as_bits(block)
         return new
 
     def _add_row(self, source_ids: Sequence[int]) -> bool:
