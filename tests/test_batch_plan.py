@@ -282,6 +282,11 @@ def test_of_many_that_are_no_ids_ten_are_named_and_the_others_counted(make: Any)
     assert "-10" not in str(caught.value)
 
 
+def test_of_ten_that_are_no_ids_all_are_named_and_no_others_counted() -> None:
+    with pytest.raises(ValueError, match=r"source_ids\[9\] is -9: ids are integers from 1 up"):
+        a_plan([*range(0, -10, -1)])
+
+
 def test_a_monster_among_the_ids_does_not_become_a_monster_of_a_message() -> None:
     with pytest.raises(ValueError, match=r"source_ids\[0\]") as caught:
         a_plan(["x" * 1_000_000])
