@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from annolab_async import BatchState
+from annolab_async import BatchState, FixedInterval
 from annolab_async._fan_out_state import Books
 from annolab_async._run_log import RunLog
 from annolab_async.ledger import MemoryLedger
@@ -49,6 +49,24 @@ async def test_a_run_says_when_it_begins_and_ends_and_nothing_else_if_it_is_shor
     assert begins == "Run 'default' begins: no batches; 0.0 sources/s."
     assert ends.startswith("Run 'default' ends: 1 finished batches; 0.")
     assert ends.endswith(" sources/s, 0 s to go.")
+
+
+async def test_a_run_has_a_line_a_minute_and_its_watcher_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="annolab_async")
+    async with (
+        in_process(Service(base_seconds=100.0)) as client,
+        client.fan_out(a_plan(2), schedule=FixedInterval(25.0)) as run,
+    ):
+        await to_end(run)
+    assert {record.name for record in caplog.records} == {"annolab_async._fan_out"}
+    told = [record.getMessage().partition(";")[0] for record in caplog.records]
+    assert told == [
+        "Run 'default' begins: no batches",
+        "Run 'default' goes on: 1 submitted batches",
+        "Run 'default' ends: 1 finished batches",
+    ]
 
 
 async def test_who_has_not_shown_that_it_is_alive_is_warned(
