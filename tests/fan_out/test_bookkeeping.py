@@ -56,16 +56,16 @@ async def test_a_run_has_a_line_a_minute_and_its_watcher_none(
 ) -> None:
     caplog.set_level(logging.INFO, logger="annolab_async")
     async with (
-        in_process(Service(base_seconds=100.0)) as client,
-        client.fan_out(a_plan(2), schedule=FixedInterval(25.0)) as run,
+        in_process(Service(workers=2, base_seconds=100.0)) as client,
+        client.fan_out(a_plan(4), schedule=FixedInterval(25.0)) as run,
     ):
         await to_end(run)
     assert {record.name for record in caplog.records} == {"annolab_async._fan_out"}
     told = [record.getMessage().partition(";")[0] for record in caplog.records]
     assert told == [
         "Run 'default' begins: no batches",
-        "Run 'default' goes on: 1 submitted batches",
-        "Run 'default' ends: 1 finished batches",
+        "Run 'default' goes on: 2 submitted batches",
+        "Run 'default' ends: 2 finished batches",
     ]
 
 
