@@ -259,7 +259,6 @@ class RunWork:
             for record in await self.scribe.take_over():
                 self.watch(record)
             await self.scribe.count()
-            self.look_for_work()
             self._log_if_due()
 
     def watch(self, record: BatchRecord, job: InferenceJob | None = None) -> None:
