@@ -527,6 +527,8 @@ async def test_batches_are_read_by_state_and_from_a_number_on(ledger: Ledger) ->
         ]
         assert both == list(range(3, 703))
         assert [b.number async for b in run.batches(after=1199)] == [1200]
+        assert [b.number async for b in run.batches(limit=1)] == [1]
+        assert [b.number async for b in run.batches(limit=501)] == list(range(1, 502))
         assert [b async for b in run.batches(limit=0)] == []
         assert [b async for b in run.batches(states=[])] == []
         assert await run.get(0) is None
@@ -572,8 +574,10 @@ async def test_a_ledger_in_a_database_is_read_page_by_page_and_no_further_than_a
         for limit, expected in (
             (None, [500, 500, 500]),
             (0, []),
+            (1, [1]),
             (3, [3]),
             (500, [500]),
+            (501, [500, 1]),
             (700, [500, 200]),
             (1000, [500, 500]),
         ):
