@@ -27,6 +27,7 @@ __all__ = [
     "transitions",
 ]
 
+# For statements; what else holds of the columns, such as which are never null, the migrations say.
 METADATA: Final = MetaData()
 
 schema: Final = Table("annolab_schema", METADATA, Column("schema_version", BigInteger))
@@ -35,12 +36,12 @@ runs: Final = Table(
     "annolab_runs",
     METADATA,
     Column("id", BigInteger, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("fingerprint", Text, nullable=False),
-    Column("details", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
+    Column("name", Text),
+    Column("fingerprint", Text),
+    Column("details", Text),
+    Column("created_at", BigInteger),
     Column("planned_batches", BigInteger),
-    Column("next_split_number", BigInteger, nullable=False),
+    Column("next_split_number", BigInteger),
 )
 
 batches: Final = Table(
@@ -48,21 +49,21 @@ batches: Final = Table(
     METADATA,
     Column("run_id", BigInteger, primary_key=True),
     Column("number", BigInteger, primary_key=True),
-    Column("state", Text, nullable=False),
-    Column("version", BigInteger, nullable=False),
+    Column("state", Text),
+    Column("version", BigInteger),
     Column("inference_job_id", BigInteger),
-    Column("attempts", BigInteger, nullable=False),
+    Column("attempts", BigInteger),
     Column("status", Text),
     Column("error", Text),
     Column("owner", Text),
     Column("parent", BigInteger),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger),
+    Column("updated_at", BigInteger),
     Column("sent_at", BigInteger),
     Column("submitted_at", BigInteger),
     Column("ended_at", BigInteger),
-    Column("source_count", BigInteger, nullable=False),
-    Column("source_ids", Text, nullable=False),
+    Column("source_count", BigInteger),
+    Column("source_ids", Text),
 )
 
 transitions: Final = Table(
@@ -71,14 +72,14 @@ transitions: Final = Table(
     Column("run_id", BigInteger, primary_key=True),
     Column("number", BigInteger, primary_key=True),
     Column("version", BigInteger, primary_key=True),
-    Column("change_id", Text, nullable=False),
-    Column("previous", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("owner", Text, nullable=False),
+    Column("change_id", Text),
+    Column("previous", Text),
+    Column("state", Text),
+    Column("owner", Text),
     Column("inference_job_id", BigInteger),
     Column("status", Text),
     Column("error", Text),
-    Column("at", BigInteger, nullable=False),
+    Column("at", BigInteger),
     Column("uncertainty", BigInteger),
 )
 
@@ -87,7 +88,7 @@ leases: Final = Table(
     METADATA,
     Column("run_id", BigInteger, primary_key=True),
     Column("owner", Text, primary_key=True),
-    Column("expires_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
 )
 
 # What is written here is never edited: databases out there were made by it.
