@@ -103,7 +103,7 @@ class Frontier:
         """Return the ends per second and job to expect in each cell.
 
         Args:
-            sizes: number of jobs in each cell, at least one job in all.
+            sizes: number of jobs in each cell, at least one in all; no bucket has any while one before it has room.
         """
         levels = self._by_rank(sizes)
         hazards = [0.0] * (2 * BUCKETS)
@@ -130,8 +130,8 @@ class Frontier:
             math.log((1.0 - _FLAT) / max(count, 1)) + math.lgamma(1.0 + _LEAK) - math.lgamma(_LEAK)
         )
         for k in range(count):
-            inside, t_in = ends[k], max(waits[k], 1e-9)
-            outside, t_out = max(n - inside, 0.0), max(t - waits[k], 1e-9)
+            inside, t_in = ends[k], waits[k]
+            outside, t_out = n - inside, t - waits[k]
             # The share of the ends that fall inside is Beta(1, _LEAK), integrated out; each end is equally likely at
             # every job-second watched on its side, over the interval it is known to have fallen into.
             evidence = (
