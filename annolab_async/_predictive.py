@@ -144,7 +144,7 @@ class _PredictivePlanner:
         overdue_at, chosen = self._overdue()
         if overdue_at > now:
             chosen = None
-        most = -1.0
+        most = 0.0
         is_their_turn = chosen is None or self._picks < _SWEEP - 1
         if is_their_turn and self._free_at <= now:
             for job, worth_at, hazard in self._candidates():
@@ -154,7 +154,7 @@ class _PredictivePlanner:
                         chosen, most = job, delay
         if chosen is None:
             return None
-        self._picks = self._picks + 1 if most >= 0 else 0
+        self._picks = self._picks + 1 if most else 0
         self._picked_at = now
         chosen.ready = False
         del self._oldest[chosen.id]

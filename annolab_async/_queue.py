@@ -157,9 +157,8 @@ class Queue:
         cell = job.cell
         heap = self._heaps[cell]
         heapq.heappush(heap, (job.since, job.id))
-        if (
-            len(heap) > 2 * self._sizes[cell] + 64
-        ):  # mostly leftovers: keep what counts, at O(1) a push in the long run
+        # Mostly leftovers: keep what counts, at O(1) a push in the long run.
+        if len(heap) > 2 * self._sizes[cell]:
             jobs = (self._jobs.get(job_id) for _, job_id in heap)
             self._heaps[cell] = sorted({
                 (j.since, j.id) for j in jobs if j is not None and j.ready and j.cell == cell
@@ -182,13 +181,8 @@ class Queue:
 
     def _insert(self, job: QueuedJob) -> None:
         """Rank a new job by id; each bucket that overflows passes its last on to the next."""
-        bucket = _REST
-        if len(self._ranks[-1]) < self._room[-1] or job.id < self._ranks[-1][-1]:
-            bucket = next(
-                b
-                for b, ids in enumerate(self._ranks)
-                if len(ids) < self._room[b] or job.id < ids[-1]
-            )
+        places = enumerate(bisect_left(ids, job.id) for ids in self._ranks)
+        bucket = next((b for b, place in places if place < self._room[b]), _REST)
         self._enter(job, bucket)
         while bucket < _REST and len(self._ranks[bucket]) > self._room[bucket]:
             last = self._jobs[self._ranks[bucket].pop()]
@@ -220,9 +214,8 @@ class Queue:
     def _move(self, job: QueuedJob, bucket: int) -> None:
         before = self._hazards[job.cell]
         self._sizes[job.cell] -= 1
-        if (
-            len(job.path) < 2 * BUCKETS
-        ):  # more only if jobs are added in front and end in turns, unpolled
+        # More only if jobs are added in front and end in turns, unpolled.
+        if len(job.path) < 2 * BUCKETS:
             job.path.append((self._moved_at, job.bucket))
         self._enter(job, bucket, before)
 
@@ -236,7 +229,7 @@ class Queue:
             insort(self._ranks[bucket], job.id)
         else:
             heapq.heappush(self._rest, job.id)
-            if len(self._rest) > 2 * (self._sizes[-1] + self._sizes[-2]) + 64:
+            if len(self._rest) > 2 * (self._sizes[-1] + self._sizes[-2]):
                 self._rest = sorted({
                     i for i in self._rest if i in self._jobs and self._jobs[i].bucket == _REST
                 })

@@ -860,7 +860,7 @@ def test_what_is_kept_is_bounded_by_the_jobs_there_are() -> None:
         if (picked := planner.pick(now)) is not None:
             planner.answered(picked, now, now, RUNNING if now % 2 < 1 else QUEUED)
     queue = planner._queues[None]
-    assert all(len(h) <= 2 * n + 65 for h, n in zip(queue._heaps, queue._sizes, strict=True))
+    assert all(len(h) <= 2 * n + 1 for h, n in zip(queue._heaps, queue._sizes, strict=True))
 
 
 def test_jobs_that_come_and_go_leave_nothing_behind() -> None:
@@ -874,9 +874,9 @@ def test_jobs_that_come_and_go_leave_nothing_behind() -> None:
         planner.add(100_000 + job_id, 0.0, QUEUED)  # behind
         planner.discard(100_000 + job_id)
     queue = planner._queues[None]
-    assert len(queue._rest) <= 2 * (len(alive) - EDGES[-1]) + 65
-    assert all(len(h) <= 2 * n + 65 for h, n in zip(queue._heaps, queue._sizes, strict=True))
-    assert max(len(job.path) for job in planner._jobs.values()) <= 2 * BUCKETS
+    assert len(queue._rest) <= 2 * (len(alive) - EDGES[-1]) + 1
+    assert all(len(h) <= 2 * n + 1 for h, n in zip(queue._heaps, queue._sizes, strict=True))
+    assert max(len(job.path) for job in planner._jobs.values()) == 2 * BUCKETS
     check_ranks(planner, alive)
 
 

@@ -439,7 +439,7 @@ def test_deadlines_of_jobs_that_have_ended_do_not_pile_up() -> None:
         state.add_at(0, job_id, timeout=1000)
         if job_id % 100:
             state.discard(job_id)
-    assert len(state._deadlines) <= 2 * len(state) + 65
+    assert len(state._deadlines) <= 2 * len(state) + 1
     assert state.next_deadline() == 10
 
 
