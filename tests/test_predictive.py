@@ -447,7 +447,7 @@ def test_a_service_that_is_down_gets_a_poll_in_five_seconds_besides_those_that_a
 
 
 @pytest.mark.parametrize("why", ["nothing is known of it", "its poll has failed"])
-@pytest.mark.parametrize(("due", "first"), [(61.0, 2), (63.0, 1)])
+@pytest.mark.parametrize(("due", "first"), [(61.0, 2), (62.0, 1), (63.0, 1)])
 def test_of_the_overdue_jobs_the_one_that_is_so_for_longest_goes_first(
     why: str, due: float, first: int
 ) -> None:
@@ -582,6 +582,26 @@ def test_a_poll_goes_when_the_delay_to_expect_is_worth_a_request() -> None:
     assert hazard * gap**2 / 2 == pytest.approx(0.02)  # seconds
 
 
+@pytest.mark.parametrize("target", [None, 0.5, 30.0])
+def test_polls_of_jobs_that_end_at_unlike_rates_keep_to_the_target_on_average(
+    target: float | None,
+) -> None:
+    ends = in_order(range(200))
+    planner = planner_of(Predictive(target_delay=target, min_gap=1e-6, max_gap=1e9))
+    for job_id in ends:
+        planner.add(job_id, 0.0, QUEUED)
+    Service(planner, ends).run(until=90.0)
+    assert planner.due_at() is not None
+    queue = planner._queues[None]
+    cells = [*zip(queue._sizes, queue._hazards, queue._gaps, strict=True)]
+    assert len({hazard for size, hazard, _ in cells if size}) > 5
+    if target is None:
+        assert {round(h * gap**2 / 2, 9) for _, h, gap in cells} == {0.02}
+    else:
+        missed = sum(size * h * gap / 2 for size, h, gap in cells)
+        assert missed / sum(size * h for size, h, _ in cells) == pytest.approx(0.9 * target)
+
+
 @pytest.mark.parametrize("state", [QUEUED, RUNNING])
 def test_a_single_job_is_asked_for_at_twice_the_target_less_what_requests_take(
     state: JobState,
@@ -645,9 +665,11 @@ def test_the_delay_to_expect_of_a_job_stays_the_same_when_it_comes_nearer_to_the
         planner.answered(picked, now, now, FINISHED if now >= ends[picked] else QUEUED)
         for job in jobs.values():
             hazard, since = before[job.id]
-            if job.id != picked and job.since != since:
-                moves += 1
-                moved_at, _ = job.path[-1]
+            if job.id != picked and queue._hazards[job.cell] <= hazard:
+                assert job.since == since
+            elif job.id != picked:
+                moves += job.since != since
+                moved_at = max(job.path[-1][0], since)
                 delay = hazard * (moved_at - since) ** 2
                 assert queue._hazards[job.cell] * (moved_at - job.since) ** 2 == pytest.approx(
                     delay
@@ -739,7 +761,7 @@ def test_one_promise_of_the_longest_gap_holds_over_all_models() -> None:
 
 
 def check_ranks(planner: _PredictivePlanner, alive: Mapping[int, float]) -> None:
-    """Ranks are exact, sizes agree, every job is somewhere."""
+    """Ranks are exact, sizes agree, every job is somewhere, and the longest unpolled of each cell is its best."""
     queue = planner._queues.get(None)
     if queue is None:
         assert not alive
@@ -753,8 +775,16 @@ def check_ranks(planner: _PredictivePlanner, alive: Mapping[int, float]) -> None
     ready = {job.id for job in planner._jobs.values() if job.ready}
     assert planner._oldest.keys() == ready
     assert {i for i in ready if not planner._jobs[i].known} <= planner._due.keys() <= ready
-    held = {job_id for heap in queue._heaps for _, job_id in heap}
-    assert ready <= held
+    best: dict[int, tuple[float, int]] = {}
+    for job_id in ready:
+        job = planner._jobs[job_id]
+        best[job.cell] = min(best.get(job.cell, (math.inf, 0)), (job.since, job_id))
+    seen = [*queue.candidates()]
+    assert {job.cell: (job.since, job.id) for job, _, _ in seen} == best
+    assert len(seen) == len(best)
+    for job, worth_at, hazard in seen:
+        assert worth_at == job.since + queue._gaps[job.cell]
+        assert hazard == queue._hazards[job.cell]
 
 
 @pytest.mark.parametrize("seed", range(24))
