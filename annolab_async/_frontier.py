@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
+from operator import add, mul
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -88,10 +89,8 @@ class Frontier:
             for left_at, left in path:
                 for k in range(bucket, left):
                     entered[k] = max(entered[k], left_at)
-            self._spans = [
-                s * keep + math.log(max(asked - e, _SHORTEST))
-                for s, e in zip(self._spans, entered, strict=True)
-            ]
+            logs = (math.log(max(asked - at, _SHORTEST)) for at in entered)
+            self._spans = [*map(add, (span * keep for span in self._spans), logs)]
         start = polled
         for left_at, left in path:
             until = min(max(left_at, start), asked)
@@ -109,7 +108,7 @@ class Frontier:
         hazards = [0.0] * (2 * BUCKETS)
         # What the words add to the order: how many ends were seen, for how many the order alone foretold.
         for queued, prior in ((0, 1.0), (1, _QUEUED)):
-            foretold = sum(h * t for h, t in zip(levels, self._waits[queued::2], strict=True))
+            foretold = sum(map(mul, levels, self._waits[queued::2]))
             factor = (sum(self._ends[queued::2]) + prior) / (foretold + 1.0)
             hazards[queued::2] = [h * factor for h in levels]
         return hazards
@@ -117,7 +116,7 @@ class Frontier:
     def _by_rank(self, sizes: Sequence[int]) -> list[float]:
         """Return the hazard of each bucket, whatever the words say, averaged over the hypotheses."""
         # One second of watching each job, assumed beforehand: before the first end, hazards are as 1 / frontier.
-        seen = [n + t for n, t in zip(self._waits, sizes, strict=True)]
+        seen = [*map(add, self._waits, sizes)]
         ends = list(accumulate(self._ends[b] + self._ends[b + 1] for b in range(0, 2 * BUCKETS, 2)))
         waits = list(accumulate(seen[b] + seen[b + 1] for b in range(0, 2 * BUCKETS, 2)))
         n, t = ends[-1], waits[-1]
@@ -148,7 +147,7 @@ class Frontier:
         weights = [math.exp(score - best) for score, _, _ in beliefs]
         total = sum(weights)
         # Hypothesis k is level `high` up to bucket k and `low` behind: sum the levels from the back.
-        hazard = sum(w * low for w, (_, _, low) in zip(weights, beliefs, strict=True)) / total
+        hazard = sum(map(mul, weights, (low for _, _, low in beliefs))) / total
         levels = [hazard] * BUCKETS
         for k in reversed(range(count)):
             _, high, low = beliefs[k + 1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, insort
+from itertools import pairwise
+from operator import mul
 from typing import TYPE_CHECKING, Final
 
 from annolab_async._frontier import BUCKETS, EDGES, Frontier
@@ -94,7 +96,7 @@ class Queue:
         self._jobs: dict[int, QueuedJob] = {}
         # Ids by rank: a sorted list a bucket, all full up to the last one in use; a heap, cleaned lazily, behind.
         self._ranks: list[list[int]] = [[] for _ in EDGES]
-        self._room = [high - low for low, high in zip((0, *EDGES), EDGES, strict=False)]
+        self._room = [high - low for low, high in pairwise((0, *EDGES))]
         self._rest: list[int] = []
         # (since, id) a cell, cleaned lazily: an entry counts while it says what the job says.
         self._heaps: list[list[tuple[float, int]]] = [[] for _ in range(2 * BUCKETS)]
@@ -172,8 +174,8 @@ class Queue:
         worth = _WORTH
         if self._target_delay is not None:
             # With gaps of sqrt(2 * worth / hazard), half a gap, averaged over the ends to come, is the target.
-            ends = sum(n * h for n, h in zip(self._sizes, self._hazards, strict=True))
-            roots = sum(n * math.sqrt(h) for n, h in zip(self._sizes, self._hazards, strict=True))
+            ends = sum(map(mul, self._sizes, self._hazards))
+            roots = sum(map(mul, self._sizes, map(math.sqrt, self._hazards)))
             worth = 2.0 * (_AIM * self._target_delay * ends / roots) ** 2 if roots else _WORTH
         self._gaps = [
             max(self._min_gap, math.sqrt(2.0 * worth / h)) if h else math.inf for h in self._hazards
