@@ -274,7 +274,7 @@ class Turnstile:
         """Take note that a request is over."""
         self._permits.release()
 
-    def slow_down(self, *, asked_at: float, pause: float | None, is_too_fast: bool = True) -> bool:
+    def slow_down(self, *, asked_at: float, pause: float | None, is_too_fast: bool) -> bool:
         """Take note that the server refused a request because there are too many: see :meth:`Throttle.slow_down`."""
         now = current_time()
         begins = self._throttle.slow_down(

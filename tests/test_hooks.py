@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -43,6 +44,7 @@ from annolab_async import (
     WatchBegan,
     WatchEnded,
 )
+from annolab_async._hooks import Hooks
 from annolab_async.emulator import Emulator, EmulatorServer, Exports
 from tests.faults.chaos import answer, chaos, reply
 from tests.faults.leaks import SECRET, attributes
@@ -438,6 +440,49 @@ async def test_headers_of_hooks_go_along_with_every_request(transport: Any) -> N
     assert [b"traceparent: 00-1-2-01" in text for text in texts] == [True, True, False, False]
     assert [b"x-other: 2" in text for text in texts] == [False, False, True, False]
     assert all(text.count(b"authorization: api-key") == 1 for text in texts)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Accept-Encoding",
+        "Authorization",
+        "Connection",
+        "Content-Length",
+        "Content-Type",
+        "Expect",
+        "Host",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+    ],
+)
+def test_a_hook_may_not_say_what_the_library_says_itself_or_where_a_request_ends(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = Recorder()
+    hook.headers = {name: "1"}
+    ask = Hooks([hook]).request
+    assert ask is not None
+    assert ask(RequestBegan("poll", "GET", BASE_URL, PATH)) is None
+    assert "a hook may not send a header" in caplog.text
+
+
+METHODS = [name for name in vars(Recorder) if name.startswith("on_")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_object_with_any_one_of_the_methods_is_a_hook_and_hears_of_that_alone(
+    method: str,
+) -> None:
+    heard = list[object]()
+    hook: Any = SimpleNamespace(**{method: heard.append})
+    hooks = Hooks([hook])
+    tells = {name: getattr(hooks, name.removeprefix("on_")) for name in METHODS}
+    assert [name for name, tell in tells.items() if tell is not None] == [method]
+    tells[method](method)
+    assert heard == [method]
 
 
 @pytest.mark.parametrize(

@@ -416,6 +416,13 @@ def test_one_pick_in_four_goes_to_an_overdue_job_while_others_are_worth_more() -
     assert is_overdue == [False, False, False, True] * 5 + [False] * 4
 
 
+def test_of_jobs_that_are_worth_the_same_the_first_model_goes_first() -> None:
+    planner = planner_of()
+    for job_id, model in ((2, "a"), (1, "b")):
+        planner.add(job_id, 0.0, QUEUED, model_identifier=model)
+    assert [planner.pick(5.0) for _ in range(2)] == [2, 1]
+
+
 def pick_and_fail(planner: PollPlanner, now: float, times: int) -> None:
     for _ in range(times):
         job_id = planner.pick(now)
