@@ -163,7 +163,7 @@ class Throttle:
         return begins
 
     def _recently_sent(self, now: float) -> float:
-        return self._sent * math.exp((self._sent_at - now) / _MEMORY) if self._sent else 0.0
+        return self._sent * math.exp((self._sent_at - now) / _MEMORY)
 
     def _rate_now(self, slow_rate: float, now: float) -> float:
         passed = max(0.0, now - self._slow_since)
@@ -178,7 +178,6 @@ class TooLongAPause(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"{seconds:g} s")
         self.seconds = seconds
 
 

@@ -102,7 +102,7 @@ class Queue:
         self._heaps: list[list[tuple[float, int]]] = [[] for _ in range(2 * BUCKETS)]
         self._sizes = [0] * (2 * BUCKETS)
         self._hazards = [0.0] * (2 * BUCKETS)
-        self._gaps = [min_gap] * (2 * BUCKETS)
+        self._gaps: list[float]  # from when there is a job on
         self._moved_at = 0.0  # when the change happened that now makes jobs move up or down
         self._fresh = 0  # events until the hazards are computed anew
 

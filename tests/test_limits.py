@@ -319,8 +319,16 @@ async def test_a_timer_that_rings_a_hair_early_is_not_set_again() -> None:
     throttle = Throttle(RateLimit(1, burst=1))
     turnstile, now = Turnstile(2, throttle), anyio.current_time()
     assert turnstile.enter_nowait(now)
-    assert not turnstile.enter_nowait(now + 1 - 1e-3)
+    assert not turnstile.enter_nowait(now + 1 - 1.5e-6)
     assert turnstile.enter_nowait(now + 1 - 1e-9)
+
+
+def test_a_millionth_of_a_second_early_is_not_too_early() -> None:
+    throttle = Throttle(RateLimit(1, burst=1))
+    throttle.take(0.0)
+    early = 1.0 - 1e-6
+    assert early + 1e-6 == 1.0
+    assert Turnstile(2, throttle).is_free(early)
 
 
 @in_virtual_time

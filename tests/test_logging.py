@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from attrs import evolve
 
 import annolab_async
 from annolab_async import (
     BatchPlan,
     FixedInterval,
     InvalidResponse,
+    NoResponse,
     Outcome,
     RetryPolicy,
     ServerError,
@@ -23,6 +25,10 @@ from annolab_async import (
     WaitTimeout,
     _fan_out_work,
 )
+from annolab_async._hooks import NO_HOOKS
+from annolab_async._watch_report import WatchReport
+from annolab_async._watch_state import Watched
+from tests.builders import make_job, make_transition
 from tests.observing import Front
 from tests.service import a_request, an_emulator, in_process, submit_many
 
@@ -308,6 +314,47 @@ async def test_answers_that_are_no_jobs_are_one_warning_a_minute(
     assert fields(line)["error"] == InvalidResponse.__name__
     assert fields(line)["attempt"] == 1
     assert _fan_out_work.__name__ in logging.root.manager.loggerDict, "one logger for each module"
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+async def test_only_of_jobs_are_transitions_lines_and_at_info_only_those_with_an_error(
+    caplog: pytest.LogCaptureFixture, level: int
+) -> None:
+    caplog.set_level(level, logger="annolab_async")
+    plain = make_transition(7, make_job(7))
+    lost = evolve(plain, error=WaitTimeout(inference_job_id=7, job=plain.job, timeout=5.0))
+    report = WatchReport(NO_HOOKS)
+    for transition in (plain, lost):
+        report.changed(transition)
+    levels = [line.levelno for line in at_least(caplog, 0)]
+    assert levels == ([logging.DEBUG] if level == logging.DEBUG else []) + [logging.WARNING]
+    caplog.clear()
+    report.noun = "export"
+    for transition in (plain, lost):
+        report.changed(transition)
+    assert not at_least(caplog, 0)
+
+
+@pytest.mark.parametrize("noun", ["job", "export"])
+async def test_a_poll_that_failed_is_told_with_the_id_of_what_was_asked_for(
+    caplog: pytest.LogCaptureFixture, noun: str
+) -> None:
+    report, damaged = (
+        WatchReport(NO_HOOKS),
+        InvalidResponse(method="GET", path="/", fault="bad", excerpt=""),
+    )
+    watched = Watched(job_id=7, added_at=0.0, timeout=None, known=None, seen_at=0.0, failures=2)
+    report.noun = noun
+    for now in (0.0, 59.9, 60.0):
+        report.failed(watched, damaged, now)
+    report.failed(watched, NoResponse(method="GET", path="/", cause=OSError()), 1e6)
+    lines = at_least(caplog, 0)
+    assert [line.levelno for line in lines] == [
+        logging.WARNING, logging.DEBUG, logging.WARNING, logging.DEBUG,
+    ]  # fmt: skip
+    assert lines[0].getMessage().startswith(f"Poll of {noun} 7 failed: ")
+    name = "inference_job_id" if noun == "job" else "export_id"
+    assert fields(lines[0]) == {name: 7, "attempt": 3, "error": "InvalidResponse"}
 
 
 async def test_no_line_shows_a_status_that_the_server_made_up(

@@ -640,14 +640,13 @@ def test_of_other_events_sixteen_count_together(kind: str) -> None:
     assert planner._queues[None]._hazards is not hazards
 
 
-@pytest.mark.parametrize(
-    ("hazard", "gap"), [(1e-9, 10.0), (1e-5, 10.0), (0.05, 10.0), (0.5, 10.0), (40.0, 10.0)]
-)
-def test_the_time_of_an_end_is_the_mean_of_where_it_may_fall(hazard: float, gap: float) -> None:
+@pytest.mark.parametrize("hazard", [0.0, 1e-15, 1e-9, 1e-5, 1.5e-4, 0.05, 0.5, 4.0])
+def test_the_time_of_an_end_is_the_mean_of_where_it_may_fall(hazard: float) -> None:
+    gap = 10.0
     times = [gap * (step + 0.5) / 10_000 for step in range(10_000)]
     weights = [math.exp(-hazard * at) for at in times]
     mean = sum(at * weight for at, weight in zip(times, weights, strict=True)) / sum(weights)
-    assert _age_at_end(hazard, gap) == pytest.approx(mean, rel=1e-3)
+    assert _age_at_end(hazard, gap) == pytest.approx(mean, rel=1e-4)
     assert _age_at_end(1e9, gap) == pytest.approx(1e-9)
 
 

@@ -576,10 +576,16 @@ def test_what_comes_after_a_job_was_given_up_is_ignored(
 def test_a_timer_may_ring_a_millionth_of_a_second_early() -> None:
     state = Watch(1, timeout=50)
     state.hear(0, "Queued")
-    assert state.pick(9.99) is None
-    assert state.pick(10 - 0.9e-6) is not None
-    assert list(state.expire(49.99)) == []
-    assert len(list(state.expire(50 - 0.9e-6))) == 1
+    early = 10 - 1e-6
+    assert early + 1e-6 == 10
+    assert not state.is_due(10 - 1.5e-6)
+    assert state.pick(10 - 1.5e-6) is None
+    assert state.is_due(early)
+    assert state.pick(early) is not None
+    early = 50 - 1e-6
+    assert early + 1e-6 == 50
+    assert list(state.expire(50 - 1.5e-6)) == []
+    assert len(list(state.expire(early))) == 1
 
 
 def test_the_pacer_holds_all_jobs_back_and_lets_them_go_a_hair_early() -> None:
