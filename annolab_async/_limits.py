@@ -106,7 +106,7 @@ class Throttle:
         rate = limit.max_per_second if limit else None
         burst = None
         if limit:
-            burst = limit.burst or max(1, math.ceil(limit.max_per_second * _LATENESS))
+            burst = limit.burst or math.ceil(limit.max_per_second * _LATENESS)
         self._pacer = Pacer(rate, burst=burst)
         self._sent = 0.0  # recently, each request counting less the longer ago it was
         self._sent_at = -math.inf

@@ -126,6 +126,21 @@ def test_an_idle_time_after_a_429_is_not_made_up_for_by_a_burst() -> None:
     assert times[-1] - times[0] == pytest.approx(49 / 90, abs=0.05), "nine tenths of the rate"
 
 
+def test_the_rate_so_far_is_that_of_some_five_seconds() -> None:
+    throttle = Throttle()
+    send_all(throttle, 500)
+    throttle.slow_down(0.0, asked_at=0.0, pause=None)
+    assert throttle.free_at() == pytest.approx(1 / 50), "half of 100 a second"
+
+
+@pytest.mark.parametrize(("after", "is_free"), [(69.9, False), (70.0, True)])
+def test_seventy_seconds_after_a_429_a_client_is_free_again(after: float, is_free: bool) -> None:  # noqa: FBT001
+    throttle = Throttle()
+    throttle.slow_down(0.0, asked_at=0.0, pause=None)
+    send_all(throttle, 1, after)
+    assert (throttle.free_at() <= after) is is_free
+
+
 def test_in_the_end_a_client_is_free_again() -> None:
     throttle, now = slowed(100)
     times = send_all(throttle, 16_000, now)

@@ -900,7 +900,7 @@ def test_what_is_kept_is_bounded_by_the_jobs_there_are() -> None:
 
 
 def test_jobs_that_come_and_go_leave_nothing_behind() -> None:
-    planner = planner_of()
+    planner, most = planner_of(), 0.0
     alive = dict.fromkeys(range(10_000, 11_200), 0.0)  # more than there are ranks
     for job_id in alive:
         planner.add(job_id, 0.0, QUEUED)
@@ -908,9 +908,10 @@ def test_jobs_that_come_and_go_leave_nothing_behind() -> None:
         planner.add(job_id, 0.0, QUEUED)  # in front: pushes another job over the last edge
         planner.discard(job_id)  # and takes it back
         planner.add(100_000 + job_id, 0.0, QUEUED)  # behind
+        most = max(most, len(planner._queues[None]._rest) / (len(alive) - EDGES[-1]))
         planner.discard(100_000 + job_id)
     queue = planner._queues[None]
-    assert len(queue._rest) <= 2 * (len(alive) - EDGES[-1]) + 1
+    assert most == 2, "half of them may be void"
     assert all(len(h) <= 2 * n + 1 for h, n in zip(queue._heaps, queue._sizes, strict=True))
     assert max(len(job.path) for job in planner._jobs.values()) == 2 * BUCKETS
     check_ranks(planner, alive)

@@ -468,6 +468,14 @@ async def test_who_iterates_is_given_what_others_have_waited_for_however_late(
     assert [each.job for each in seen] == jobs
 
 
+async def test_ten_thousand_ends_are_remembered() -> None:
+    delivery, ended = _delivery.Delivery(keep_open=True), make_job(1, "Finished")
+    for job_id in range(10_001):
+        delivery.publish(make_transition(job_id, ended, None, Outcome.FINISHED))
+    assert delivery.end_of(0) is None
+    assert delivery.end_of(1) is not None
+
+
 async def test_an_end_that_is_heard_of_when_it_is_forgotten_is_let_go_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -653,7 +661,7 @@ async def test_what_ended_all_watching_first_is_what_is_raised(
 
 
 async def test_a_consumer_that_never_waits_gives_way_to_others_now_and_then() -> None:
-    ended = [make_job(job_id, "Finished") for job_id in range(1, 641)]
+    ended = [make_job(job_id, "Finished") for job_id in range(1, 1001)]
     turns = 0
 
     async def other() -> None:
@@ -668,9 +676,11 @@ async def test_a_consumer_that_never_waits_gives_way_to_others_now_and_then() ->
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(other)
-        assert len(await everything(watcher)) == 640
+        assert len(await everything(watcher)) == 1000
         tasks.cancel_scope.cancel()
-    assert 640 / 128 <= turns <= 640 / 32, "for each transition would be a round of polls for each"
+    assert 1000 / 150 <= turns <= 1000 / 75, (
+        "for each transition would be a round of polls for each"
+    )
 
 
 async def test_a_cancelled_consumer_takes_nothing() -> None:
