@@ -325,7 +325,9 @@ async def test_of_very_many_unknown_status_words_the_first_are_logged(
     ):
         for number in range(150):
             assert (await client.get_job(12)).status == f"W{number}"
-    assert sum("is not known" in line for line in caplog.messages) == 100
+    told = [line for line in caplog.records if "is not known" in line.getMessage()]
+    assert len(told) == 100
+    assert {line.__dict__["inference_job_id"] for line in told} == {12}
 
 
 async def test_wait_returns_an_errored_job_as_it_does_a_finished_one() -> None:

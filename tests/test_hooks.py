@@ -559,9 +559,13 @@ def test_an_attribute_that_is_no_method_is_refused() -> None:
     class Odd:
         on_retry = 5
 
-    hooks: Any = [Odd()]
-    with pytest.raises(ConfigurationError, match="is no hook"):
-        AsyncInferenceClient(KEY, hooks=hooks)
+    class OddInPart(Recorder):
+        on_retry = 5  # type: ignore[assignment]
+
+    for odd in (Odd(), OddInPart()):
+        hooks: Any = [odd]
+        with pytest.raises(ConfigurationError, match="is no hook"):
+            AsyncInferenceClient(KEY, hooks=hooks)
 
 
 async def test_a_hook_needs_only_the_methods_that_it_has_a_use_for() -> None:

@@ -23,6 +23,7 @@ from annolab_async import (
     ServerError,
     SubmissionUnknown,
     WaitTimeout,
+    WatchStats,
     _fan_out_work,
 )
 from annolab_async._hooks import NO_HOOKS
@@ -333,6 +334,43 @@ async def test_only_of_jobs_are_transitions_lines_and_at_info_only_those_with_an
     for transition in (plain, lost):
         report.changed(transition)
     assert not at_least(caplog, 0)
+
+
+async def test_a_watchers_line_is_due_a_minute_after_its_beginning_and_after_each_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with in_process(an_emulator(base_seconds=150.0)) as client:
+        jobs = await submit_many(client, 2)
+        caplog.set_level(logging.INFO, logger="annolab_async")
+        began = anyio.current_time()
+        async with client.watch(jobs, schedule=FixedInterval(60.0)) as watcher:
+            assert watcher.report.line_due == began + 60
+            async for _ in watcher:
+                pass
+    first, second, *_ = at_least(caplog, logging.INFO)
+    assert "2 jobs are watched;" in first.getMessage()
+    assert (fields(first)["polls"], fields(second)["polls"]) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "level"), [(0, logging.DEBUG), (1, logging.DEBUG), (2, logging.INFO)]
+)
+async def test_the_line_of_a_minute_tells_the_polls_since_the_one_before(
+    caplog: pytest.LogCaptureFixture, jobs: int, level: int
+) -> None:
+    report, stats = WatchReport(NO_HOOKS), WatchStats(polls=5, active=1, in_flight=3, outcomes={})
+    report.open(100.0)
+    assert report.line_due == 160.0
+    for job_id in range(jobs):
+        report.added(job_id, None, None)
+    report.line(200.0, stats)
+    assert report.line_due == 260.0
+    report.line(300.0, evolve(stats, polls=12, outcomes={Outcome.TIMED_OUT: 4}))
+    first, second = at_least(caplog, 0)
+    assert first.levelno == second.levelno == level
+    assert first.getMessage() == "1 jobs are watched; 5 polls since the last line."
+    assert second.getMessage() == "1 jobs are watched, 4 timed out; 7 polls since the last line."
+    assert fields(second) == {"jobs": 1, "polls": 7, "in_flight": 3, "outcomes": {"timed_out": 4}}
 
 
 @pytest.mark.parametrize("noun", ["job", "export"])

@@ -223,6 +223,7 @@ def test_the_id_of_a_job_is_salvaged_wherever_it_stands_in_an_object() -> None:
     assert invalid('{"sourceIds": [1], "inferenceJobId": 7}').inference_job_id == 7
     fields = "".join(f'"n{number}": {number}, ' for number in range(1000))
     assert invalid(f'{{{fields} "inferenceJobId": 7}}').inference_job_id == 7
+    assert invalid(f'{{{3 * fields} "inferenceJobId": 7}}').inference_job_id is None, "too far"
 
 
 @pytest.mark.parametrize(

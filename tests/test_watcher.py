@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections import defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -642,6 +644,17 @@ async def test_polls_keep_to_what_their_client_may_send(latency: float) -> None:
             await anyio.sleep(10)
             assert watcher.stats.polls <= 104
     assert emulator.stats.max_in_flight <= 2
+
+
+async def test_a_watcher_keeps_no_job_that_it_was_given_once_it_has_ended() -> None:
+    async with in_process(an_emulator()) as client:
+        jobs = await submit_many(client, 3)
+        given = [weakref.ref(job) for job in jobs]
+        async with client.watch(jobs, max_concurrent_polls=1) as watcher:
+            del jobs
+            assert len(await everything(watcher)) > 3
+            gc.collect()
+            assert sum(job() is not None for job in given) <= 1, "the last that was asked for"
 
 
 async def test_what_ended_all_watching_first_is_what_is_raised(
