@@ -15,7 +15,7 @@ from attrs import define, field
 from annolab_async import FixedInterval, JobState, Predictive
 from annolab_async._frontier import BUCKETS, EDGES, Frontier
 from annolab_async._predictive import _PredictivePlanner
-from annolab_async._queue import _age_at_end
+from annolab_async._queue import Queue, QueuedJob, _age_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -897,6 +897,25 @@ def test_what_is_kept_is_bounded_by_the_jobs_there_are() -> None:
             planner.answered(picked, now, now, RUNNING if now % 2 < 1 else QUEUED)
     queue = planner._queues[None]
     assert all(len(h) <= 2 * n + 1 for h, n in zip(queue._heaps, queue._sizes, strict=True))
+
+
+def test_of_what_is_kept_of_a_cell_half_may_be_void() -> None:
+    queue = Queue(min_gap=1.0, target_delay=None)
+    jobs = [QueuedJob(job_id, queue, 0.0) for job_id in range(8)]
+    for job in jobs:
+        queue.add(job, 0.0)
+    first, second = jobs[-2:]
+    cell = first.cell
+    assert second.cell == cell
+    kept = list[int]()
+    for now in range(
+        1, 20
+    ):  # the first is the best: what the second leaves behind it is not looked at
+        queue.unfinished(second, float(now), queued=False)
+        queue.push(second)
+        kept.append(len(queue._heaps[cell]))
+        assert [job for job, _, _ in queue.candidates() if job.cell == cell] == [first]
+    assert (min(kept), max(kept)) == (2, 4)
 
 
 def test_jobs_that_come_and_go_leave_nothing_behind() -> None:
