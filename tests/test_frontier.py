@@ -163,6 +163,7 @@ def test_order_that_is_beyond_all_doubt_is_believed() -> None:
     for _ in range(200):
         frontier.observe(0, 0.0, 1.0, [], ended=True)
     hazards = frontier.hazards(full(2000, random))
+    assert len(hazards) == 2 * len(EDGES) + 2
     assert hazards[0] > 1.0
     assert max(hazards[-2:]) < 1e-9
 
