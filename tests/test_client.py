@@ -33,7 +33,7 @@ from annolab_async import (
     WaitTimeout,
 )
 from tests.raw_server import raw_server
-from tests.service import BASE_URL, KEY, a_request, an_emulator, in_process
+from tests.service import BASE_URL, KEY, a_request, an_emulator, in_process, task_count
 
 pytestmark = pytest.mark.anyio
 
@@ -473,6 +473,23 @@ async def test_what_is_no_request_is_refused_before_anything_is_sent() -> None:
 def test_without_a_key_there_is_no_client() -> None:
     with pytest.raises(ConfigurationError, match="set ANNOLAB_API_KEY"):
         AsyncInferenceClient()
+
+
+def test_a_client_that_was_never_finished_can_be_shown() -> None:
+    client = AsyncInferenceClient.__new__(AsyncInferenceClient)
+    with pytest.raises(ConfigurationError):
+        client.__init__("")  # type: ignore[misc]  # as what shows the local variables of a traceback finds it
+    assert repr(client) == "AsyncInferenceClient(base_url='?')"
+
+
+async def test_waiting_for_one_job_takes_one_task_that_polls() -> None:
+    async with in_process(an_emulator()) as client, anyio.create_task_group() as tasks:
+        job = await client.submit(a_request())
+        before = task_count()
+        tasks.start_soon(client.wait, job)
+        await anyio.sleep(1)
+        # Who waits, the watcher's two of its own, and the one.
+        assert task_count() - before == 4
 
 
 def test_a_key_that_is_no_text_is_refused() -> None:

@@ -512,6 +512,18 @@ async def test_headers_that_would_break_a_request_are_left_out(
     assert len([line for line in caplog.messages if "has raised" in line]) == 1
 
 
+@pytest.mark.parametrize("method", ["on_request", "on_request_end"])
+async def test_a_hook_of_requests_hears_of_reads_also_when_they_are_not_logged(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="annolab_async")
+    heard = list[object]()
+    hook: Any = SimpleNamespace(**{method: heard.append})
+    async with in_process(an_emulator(), hooks=[hook]) as client:
+        await client.get_job(await client.submit(a_request()))
+    assert len(heard) == 2
+
+
 async def test_a_hook_that_raises_is_logged_once_and_breaks_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -423,6 +423,21 @@ def test_of_jobs_that_are_worth_the_same_the_first_model_goes_first() -> None:
     assert [planner.pick(5.0) for _ in range(2)] == [2, 1]
 
 
+@pytest.mark.parametrize(("share", "first"), [(0.99, 2), (1.01, 1)])
+def test_the_job_with_the_greatest_delay_to_expect_goes_first(share: float, first: int) -> None:
+    planner = planner_of(Predictive(max_gap=1e6))
+    for job_id, model in ((1, "a"), (2, "b")):
+        planner.add(job_id, 0.0, None, model_identifier=model)
+    assert {planner.pick(0.0), planner.pick(0.0)} == {1, 2}
+    planner.answered(2, 0.0, 0.0, QUEUED)
+    planner.answered(1, 20.0, 20.0, RUNNING)
+    assert planner.due_at() is not None
+    slow, fast = (hazard for _, _, hazard in sorted(planner._candidates(), key=lambda it: it[2]))
+    # From here on the shorter time of the greater hazard weighs more than the longer one of the other.
+    turn = 20.0 * math.sqrt(fast) / (math.sqrt(fast) - math.sqrt(slow))
+    assert planner.pick(share * turn) == first
+
+
 def pick_and_fail(planner: PollPlanner, now: float, times: int) -> None:
     for _ in range(times):
         job_id = planner.pick(now)

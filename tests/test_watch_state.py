@@ -436,10 +436,10 @@ def test_being_asked_to_slow_down_costs_no_job_its_budget() -> None:
 @pytest.mark.parametrize(("now", "outcome"), [(4.99, None), (5.0, Outcome.LOST)])
 def test_a_job_just_made_has_a_while_to_be_known(now: float, outcome: Outcome | None) -> None:
     state = Watch()
-    state.add_at(0, make_job(1))
-    for asked_at in (0, 1, 2):
+    state.add_at(100, make_job(1))
+    for asked_at in (100, 101, 102):
         assert state.hear(asked_at, make_status_error(404)) is None
-    end = state.hear(4, make_status_error(404), took=now - 4)
+    end = state.hear(104, make_status_error(404), took=now - 4)
     assert (end and end.outcome) is outcome
 
 

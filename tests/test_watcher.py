@@ -251,6 +251,8 @@ async def test_a_job_that_went_back_is_asked_for_again_before_its_regular_time()
     assert "status went back from 'Running' to 'Queued'" in str(again.error)
     assert again.error.went_back
     assert again.error.inference_job_id == 1
+    assert (again.error.method, again.error.path) == ("GET", "/v1/infer/batch/1")
+    assert again.error.excerpt == ""
 
 
 async def test_what_is_not_believed_is_not_the_last_state_of_a_job_that_times_out() -> None:
@@ -644,6 +646,24 @@ async def test_polls_keep_to_what_their_client_may_send(latency: float) -> None:
             await anyio.sleep(10)
             assert watcher.stats.polls <= 104
     assert emulator.stats.max_in_flight <= 2
+
+
+async def test_a_job_that_is_discarded_while_its_poll_waits_for_its_turn_takes_nobodys_turn() -> (
+    None
+):
+    async with in_process(an_emulator(latency=5.0), max_connections=1) as client:
+        job = await client.submit(a_request())
+        async with client.watch(keep_open=True) as watcher, anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(client.get_job, job)
+                await anyio.sleep(1)
+                watcher.add(job)
+                await anyio.wait_all_tasks_blocked()
+                watcher.discard(job)
+                await anyio.sleep(10)
+            with anyio.fail_after(6):
+                await client.get_job(job)
+            assert watcher.stats.polls == 0
 
 
 async def test_a_watcher_keeps_no_job_that_it_was_given_once_it_has_ended() -> None:
