@@ -98,7 +98,7 @@ class _PredictivePlanner:
         self._due: OrderedDict[int, float] = OrderedDict()
         self._parked: list[tuple[float, int]] = []  # (retry_at, id), cleaned lazily
         self._picks = 0  # since the last that went to an overdue job
-        self._picked_at = -math.inf
+        self._picked_at: float  # from the first pick on
         self._failures = 0  # since the last answer
 
     def add(

@@ -45,7 +45,9 @@ from annolab_async import (
     WatchEnded,
 )
 from annolab_async._hooks import Hooks
+from annolab_async._watch_report import WatchReport
 from annolab_async.emulator import Emulator, EmulatorServer, Exports
+from tests.builders import make_job, make_transition
 from tests.faults.chaos import answer, chaos, reply
 from tests.faults.leaks import SECRET, attributes
 from tests.observing import Front, Recorder
@@ -120,6 +122,7 @@ async def test_a_submission_is_told_once_however_often_it_is_sent() -> None:
         job = await client.submit(request)
     (submission,), (ended,) = hook.of(SubmissionBegan), hook.of(SubmissionEnded)
     assert (submission.request, submission.run, submission.batch) == (request, None, None)
+    assert submission.attempt == 1
     assert (ended.submission, ended.job, ended.inference_job_id) == (submission, job, 1)
     assert ended.duration == pytest.approx(3.0, abs=0.1)
     assert ended.error is None
@@ -607,6 +610,18 @@ async def test_a_hook_needs_only_the_methods_that_it_has_a_use_for() -> None:
         await export.refresh()
     assert ends.count == 1
     assert others.count == 1 + 10 + 500
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [("on_watch", WatchBegan), ("on_watch_end", WatchEnded)]
+)
+def test_a_hook_may_hear_of_either_end_of_a_watch_alone(method: str, kind: type) -> None:
+    heard = list[object]()
+    hook: Any = SimpleNamespace(**{method: heard.append})
+    report = WatchReport(Hooks([hook]))
+    report.added(7, None, None)
+    report.changed(make_transition(7, make_job(7, "Finished"), None, Outcome.FINISHED))
+    assert [type(record) for record in heard] == [kind]
 
 
 async def test_a_hook_of_beginnings_alone_is_told_of_them() -> None:

@@ -181,6 +181,16 @@ def test_a_job_of_which_nothing_is_known_is_due_at_once_after_a_failure_too() ->
     assert due >= 1.25
 
 
+def test_a_job_of_which_something_is_known_holds_up_none_of_which_nothing_is() -> None:
+    planner = planner_of(Predictive(target_delay=1000.0))
+    planner.add(1, 0.0, None)
+    assert planner.pick(0.0) == 1
+    planner.answered(1, 0.0, 0.0, QUEUED)
+    planner.add(2, 5.0, None)
+    assert planner.due_at() == 5.0
+    assert planner.pick(5.0) == 2
+
+
 def test_a_crowd_of_unknown_jobs_leaves_room_for_those_that_are_about_to_end() -> None:
     ends = in_order(range(400))
     service = serve(EAGER, ends, state=None).run(until=100)

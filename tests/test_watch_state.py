@@ -344,15 +344,21 @@ def test_a_poll_that_repeats_another_earns_no_further_one() -> None:
     assert is_repeated == [True] * 10 + [False] * 13 + [True, False]
 
 
-def test_the_first_polls_of_jobs_earn_repeats() -> None:
-    state = Watch(*range(1, 24))
+@pytest.mark.parametrize("polls", ["first", "further"])
+def test_polls_that_repeat_none_earn_repeats(polls: str) -> None:
+    state = Watch(*range(1, 11))
     for _ in range(10):  # use up what may be repeated
         assert state.hear(0, NO_RESPONSE) is None
-    for _ in range(13):
-        state.hear(0, "Queued")
-    state.add_at(0, 99)
-    assert state.hear(0, NO_RESPONSE, job_id=99) is None
-    assert (state.due_at() or 0) <= 1
+    for _ in range(10):
+        state.hear(1, "Finished")
+    for number in range(13):
+        if polls == "first" or number == 0:
+            state.add_at(100, 100 + number)
+        state.hear(100 + 10 * number, "Finished" if polls == "first" else "Queued")
+    state.add_at(300, 99)
+    state.discard(100)
+    assert state.hear(300, NO_RESPONSE, job_id=99) is None
+    assert (state.due_at() or 0) <= 301
 
 
 def not_sent(*, is_final: bool) -> RequestNotSent:

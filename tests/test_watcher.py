@@ -6,6 +6,7 @@ import gc
 import math
 import weakref
 from collections import defaultdict
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -657,7 +658,7 @@ async def test_a_job_that_is_discarded_while_its_poll_waits_for_its_turn_takes_n
             for _ in range(3):
                 tasks.start_soon(client.get_job, job)
                 await anyio.sleep(1)
-                watcher.add(job)
+                watcher.add(job.inference_job_id)  # due at once, as nothing is known of it
                 await anyio.wait_all_tasks_blocked()
                 watcher.discard(job)
                 await anyio.sleep(10)
@@ -691,6 +692,25 @@ async def test_what_ended_all_watching_first_is_what_is_raised(
             await anyio.sleep(3)
             with pytest.raises(NotOpen, match="failure 1"):
                 await anext(watcher)
+
+
+async def test_what_is_no_error_of_the_library_is_raised_as_it_is_to_everyone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = LookupError("not today")
+
+    async def poll_status(*_: object, may_go_back: bool) -> None:  # noqa: ARG001
+        raise error
+
+    async with in_process(an_emulator()) as client:
+        monkeypatch.setattr(client, "poll_status", poll_status)
+        async with client.watch([1, 2]) as watcher:
+            for call in (partial(anext, watcher), partial(watcher.wait, 2)):
+                with pytest.raises(LookupError) as caught, anyio.fail_after(10):
+                    await call()
+                assert caught.value is error
+            with pytest.raises(LookupError):
+                watcher.add(3)
 
 
 async def test_a_consumer_that_never_waits_gives_way_to_others_now_and_then() -> None:
