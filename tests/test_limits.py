@@ -309,7 +309,7 @@ async def test_who_waits_is_told_what_for_when_it_began_to(
     is_full: bool,  # noqa: FBT001
     reason: str,
 ) -> None:
-    waits, began = list[tuple[str, float, str]](), anyio.current_time()
+    waits = list[tuple[Any, ...]]()
 
     def on_wait(*wait: Any) -> None:
         waits.append(wait)
