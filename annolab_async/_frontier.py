@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BUCKETS", "EDGES", "Frontier"]
+__all__ = ["BUCKETS", "CELLS", "EDGES", "Frontier"]
 
 _GROWTH = 1.25
 """Ratio of one edge to the one before: a frontier of w jobs is overestimated by at most a quarter."""
@@ -48,14 +48,16 @@ def _edges() -> tuple[int, ...]:
 EDGES = _edges()
 """Bucket b holds the ranks from EDGES[b - 1] (or 0) to EDGES[b] - 1; one more bucket holds the rest."""
 BUCKETS = len(EDGES) + 1
+CELLS = 2 * BUCKETS
+"""The jobs of one bucket, last seen QUEUED (odd cells) or not (even cells)."""
 
 
 class Frontier:
-    """Learns the hazard of each *cell*: the jobs of one bucket, last seen QUEUED (odd cells) or not (even cells)."""
+    """Learns the hazard of each *cell*."""
 
     def __init__(self) -> None:
-        self._ends = [0.0] * (2 * BUCKETS)
-        self._waits = [0.0] * (2 * BUCKETS)
+        self._ends = [0.0] * CELLS
+        self._waits = [0.0] * CELLS
         # Sum of log(length of the interval in which an end fell), as hypothesis k narrows it; the last is "no order".
         self._spans = [0.0] * BUCKETS
 
@@ -105,7 +107,7 @@ class Frontier:
             sizes: number of jobs in each cell, at least one in all; no bucket has any while one before it has room.
         """
         levels = self._by_rank(sizes)
-        hazards = [0.0] * (2 * BUCKETS)
+        hazards = [0.0] * CELLS
         # What the words add to the order: how many ends were seen, for how many the order alone foretold.
         for queued, prior in ((0, 1.0), (1, _QUEUED)):
             foretold = sum(map(mul, levels, self._waits[queued::2]))
@@ -117,8 +119,8 @@ class Frontier:
         """Return the hazard of each bucket, whatever the words say, averaged over the hypotheses."""
         # One second of watching each job, assumed beforehand: before the first end, hazards are as 1 / frontier.
         seen = [*map(add, self._waits, sizes)]
-        ends = list(accumulate(self._ends[b] + self._ends[b + 1] for b in range(0, 2 * BUCKETS, 2)))
-        waits = list(accumulate(seen[b] + seen[b + 1] for b in range(0, 2 * BUCKETS, 2)))
+        ends = [*accumulate(map(add, self._ends[::2], self._ends[1::2]))]
+        waits = [*accumulate(map(add, seen[::2], seen[1::2]))]
         n, t = ends[-1], waits[-1]
         scale = n + 0.5
         live = sum(sizes)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from operator import mul
 from typing import TYPE_CHECKING, Final
 
-from annolab_async._frontier import BUCKETS, EDGES, Frontier
+from annolab_async._frontier import CELLS, EDGES, Frontier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,8 +64,8 @@ class QueuedJob:
         self.id = job_id
         self.queue = queue
         self.polled = self.since = polled
-        self.bucket = 0
-        self.known = True
+        self.bucket: int  # from when it is added on
+        self.known: bool
         self.queued = False
         self.ready = True
         self.retry_at = math.inf
@@ -99,11 +99,11 @@ class Queue:
         self._room = [high - low for low, high in pairwise((0, *EDGES))]
         self._rest: list[int] = []
         # (since, id) a cell, cleaned lazily: an entry counts while it says what the job says.
-        self._heaps: list[list[tuple[float, int]]] = [[] for _ in range(2 * BUCKETS)]
-        self._sizes = [0] * (2 * BUCKETS)
-        self._hazards = [0.0] * (2 * BUCKETS)
+        self._heaps: list[list[tuple[float, int]]] = [[] for _ in range(CELLS)]
+        self._sizes = [0] * CELLS
+        self._hazards = [0.0] * CELLS
         self._gaps: list[float]  # from when there is a job on
-        self._moved_at = 0.0  # when the change happened that now makes jobs move up or down
+        self._moved_at: float  # when the change happened that now makes jobs move up or down
         self._fresh = 0  # events until the hazards are computed anew
 
     def __len__(self) -> int:
@@ -147,10 +147,9 @@ class Queue:
         for cell, size in enumerate(self._sizes):
             heap = self._heaps[cell]
             while size and heap:
-                since, job_id = heap[0]
-                job = self._jobs.get(job_id)
-                if job is not None and job.ready and job.since == since and job.cell == cell:
-                    yield job, since + self._gaps[cell], self._hazards[cell]
+                if self._is_current(heap[0], cell):
+                    since, job_id = heap[0]
+                    yield self._jobs[job_id], since + self._gaps[cell], self._hazards[cell]
                     break
                 heapq.heappop(heap)
 
@@ -161,10 +160,12 @@ class Queue:
         heapq.heappush(heap, (job.since, job.id))
         # Mostly leftovers: keep what counts, at O(1) a push in the long run.
         if len(heap) > 2 * self._sizes[cell]:
-            jobs = (self._jobs.get(job_id) for _, job_id in heap)
-            self._heaps[cell] = sorted({
-                (j.since, j.id) for j in jobs if j is not None and j.ready and j.cell == cell
-            })
+            self._heaps[cell] = sorted({entry for entry in heap if self._is_current(entry, cell)})
+
+    def _is_current(self, entry: tuple[float, int], cell: int) -> bool:
+        since, job_id = entry
+        job = self._jobs.get(job_id)
+        return job is not None and job.ready and job.since == since and job.cell == cell
 
     def _refresh(self) -> None:
         if self._fresh > 0 or not self._jobs:  # of no jobs there is nothing to compute, nor to keep
@@ -217,7 +218,7 @@ class Queue:
         before = self._hazards[job.cell]
         self._sizes[job.cell] -= 1
         # More only if jobs are added in front and end in turns, unpolled.
-        if len(job.path) < 2 * BUCKETS:
+        if len(job.path) < CELLS:
             job.path.append((self._moved_at, job.bucket))
         self._enter(job, bucket, before)
 
