@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import anyio
@@ -26,6 +28,7 @@ from annolab_async import (
     NotFound,
     NotOpen,
     PermissionDenied,
+    RateLimited,
     RequestNotSent,
     RetryPolicy,
     ServerError,
@@ -174,6 +177,20 @@ async def test_retry_after_is_waited_for() -> None:
         began = anyio.current_time()
         await client.get_job(12)
         assert anyio.current_time() - began == pytest.approx(7)
+
+
+async def test_a_date_to_wait_for_is_compared_with_this_machines_clock_where_the_server_tells_none() -> (
+    None
+):
+    tomorrow = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+    http_client, _ = answering(httpx.Response(429, headers={"Retry-After": tomorrow}))
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        with pytest.raises(RateLimited) as caught:
+            await client.get_job(12)
+    assert caught.value.retry_after == pytest.approx(24 * 3600, abs=3600)
 
 
 async def test_an_answer_about_another_job_is_no_answer() -> None:
