@@ -179,8 +179,7 @@ class _PredictivePlanner:
         if job.rhythm is None or not job.known:
             # The time since it was last answered for is kept to. A job that never was has no such rhythm: it is asked
             # for at gaps that double.
-            gap = now - job.polled
-            job.rhythm = min(max(gap, self._schedule.min_gap), self._schedule.max_gap)
+            job.rhythm = min(now - job.polled, self._schedule.max_gap)
         if retry_at is None:
             retry_at = now + job.rhythm
         job.retry_at = retry_at

@@ -232,7 +232,7 @@ class Queue:
             insort(self._ranks[bucket], job.id)
         else:
             heapq.heappush(self._rest, job.id)
-            if len(self._rest) > 2 * (self._sizes[-1] + self._sizes[-2]):
+            if len(self._rest) > 2 * (len(self._jobs) - EDGES[-1]):
                 self._rest = sorted({
                     i for i in self._rest if i in self._jobs and self._jobs[i].bucket == _REST
                 })

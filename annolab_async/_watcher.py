@@ -337,11 +337,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         """Wait until a job is due and may be asked for; return it, its request being let through the turnstile."""
         turns = self._client.turns
         now = current_time()
-        if (
-            not self._turn.locked()
-            and turns.is_free(now)
-            and (watched := self._state.pick(now)) is not None
-        ):
+        if turns.is_free(now) and (watched := self._state.pick(now)) is not None:
             turns.enter_nowait(now)
             return watched
         # One task at a time waits for the next job to fall due, the others for their turn to do so.

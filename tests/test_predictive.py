@@ -952,7 +952,7 @@ def test_jobs_that_come_and_go_leave_nothing_behind() -> None:
         planner.add(job_id, 0.0, QUEUED)  # in front: pushes another job over the last edge
         planner.discard(job_id)  # and takes it back
         planner.add(100_000 + job_id, 0.0, QUEUED)  # behind
-        most = max(most, len(planner._queues[None]._rest) / (len(alive) - EDGES[-1]))
+        most = max(most, len(planner._queues[None]._rest) / (len(planner._jobs) - EDGES[-1]))
         planner.discard(100_000 + job_id)
     queue = planner._queues[None]
     assert most == 2, "half of them may be void"
