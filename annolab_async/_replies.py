@@ -180,15 +180,16 @@ def retry_after(headers: Mapping[str, str], utc_now: Callable[[], datetime]) -> 
         headers: those of the answer.
         utc_now: tells the time, for an answer without a ``Date``.
     """
-    text = headers.get("retry-after", "").strip()
-    if not text:
+    text, date = headers.get("retry-after"), headers.get("date")
+    if text is None:
         return None
+    text = text.strip()
     if _SECONDS.fullmatch(text):
         return float(text)
     at = _date(text)
     if at is None:
         return None
-    now = _date(headers.get("date", "")) or utc_now()
+    now = (_date(date) if date else None) or utc_now()
     seconds = (at - now).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
