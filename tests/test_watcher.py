@@ -516,6 +516,10 @@ async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
         async with client.watch() as watcher:
             watcher.add(jobs[0], jobs[1:3], (job.inference_job_id for job in jobs[3:]))
             assert watcher.stats.active == 4
+            watcher.add(jobs, 99)
+            assert watcher.stats.active == 5, (
+                "what is watched already keeps out nothing that follows it"
+            )
 
 
 async def test_a_single_job_needs_no_list() -> None:
