@@ -29,9 +29,9 @@ _CENTRAL: Final = Struct("<4s6H3L5H2L")
 _LOCAL: Final = Struct("<4s5H3L2H")
 _FIELD: Final = Struct("<2H")
 _END_SIGN: Final = b"PK\5\6"
-_LONGEST_COMMENT: Final = 2**16 - 1
-_NO_SHORT: Final = 2**16 - 1
-_NO_LONG: Final = 2**32 - 1
+_LONGEST_COMMENT: Final = 0xFFFF
+_NO_SHORT: Final = 0xFFFF
+_NO_LONG: Final = 0xFFFF_FFFF
 _STORED: Final = 0
 _DEFLATED: Final = 8
 _ENCRYPTED: Final = 1 << 0 | 1 << 6 | 1 << 13
@@ -278,14 +278,12 @@ def _listed(file: BinaryIO, path: str, directory: _Directory) -> Iterator[Member
         name = _name(file.read(name_size), flags, path)
         extra = file.read(extra_size)
         at += _CENTRAL.size + name_size + extra_size + comment_size
-        if at > directory.ends:
-            refuse("its directory is longer than its end says", file=path)
         size, packed_size, header = _in_64_bits(extra, (size, packed_size, header), name)
         member = Member(name, flags, method, crc, packed_size, size, header)
         _check_member(member, file_type=stat.S_IFMT(attributes >> 16), disk=disk)
         yield member
     if at != directory.ends:
-        refuse("its directory is shorter than its end says", file=path)
+        refuse("its directory is longer or shorter than its end says", file=path)
 
 
 def _name(raw: bytes, flags: int, path: str) -> str:
