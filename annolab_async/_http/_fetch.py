@@ -14,11 +14,11 @@ from anyio import (
     CapacityLimiter,
     current_time,
     fail_after,
-    move_on_after,
 )
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from annolab_async._http._bodies import PARTS_AT_ONCE, PLAIN
+from annolab_async._http._closing import close_in_time
 from annolab_async._http._faults import Progress, error_of, scrubbed
 from annolab_async._http._quiet import CURRENT_KEY, quieten
 from annolab_async._http._transports import own_client
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetcher"]
 
-_CLOSING_SECONDS: Final = 1.0
 # httpx closes a connection in the middle of a handshake when its own timeout ends it, but leaves it to the garbage
 # collector when ours does.
 _CONNECTING: Final = 0.45
@@ -75,14 +74,10 @@ class Fetcher(AsyncContextManagerMixin):
                 self._client = await anyio.to_thread.run_sync(
                     self._make_client, limiter=CapacityLimiter(1)
                 )
-                stack.push_async_callback(self._close)
+                stack.push_async_callback(close_in_time, self._client.aclose)
                 yield self
         finally:
             CURRENT_KEY.reset(token)
-
-    async def _close(self) -> None:
-        with move_on_after(_CLOSING_SECONDS, shield=True):
-            await self._client.aclose()
 
     async def get(
         self,
@@ -111,8 +106,7 @@ class Fetcher(AsyncContextManagerMixin):
                     return await self._pour(response, sink, link)
                 link = target
             finally:
-                with move_on_after(_CLOSING_SECONDS, shield=True):
-                    await response.aclose()
+                await close_in_time(response.aclose)
         raise Setback(f"{link.shown} redirects for ever", Remedy.AGAIN)
 
     async def _send(self, link: SignedLink, headers: Mapping[str, str]) -> httpx.Response:
