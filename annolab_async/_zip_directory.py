@@ -133,9 +133,9 @@ def refuse(what: str, hint: str = HOSTILE, *, file: str) -> NoReturn:
 
 def _shown(name: str) -> str:
     text = "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name[: _SHOWN + 1]
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name[:_SHOWN]
     )
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return f"{text}…" if len(name) > _SHOWN else text
 
 
 def read_directory(file: BinaryIO, path: str, limits: ArchiveLimits) -> list[Member]:

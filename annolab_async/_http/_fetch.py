@@ -110,7 +110,7 @@ class Fetcher(AsyncContextManagerMixin):
         raise Setback(f"{link.shown} redirects for ever", Remedy.AGAIN)
 
     async def _send(self, link: SignedLink, headers: Mapping[str, str]) -> httpx.Response:
-        progress = Progress(is_traced=True)
+        progress = Progress()
         try:
             with fail_after(self._timeout):
                 # A request of our own making, which client.build_request() would add its headers and cookies to.

@@ -44,9 +44,9 @@ def fit_to_show(text: str) -> str:
     """Return a text of others' without what a terminal or a page may not merely print, cut if it is long."""
     shown = "".join(
         char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}"
-        for char in text[: _LONGEST_TEXT + 1]
+        for char in text[:_LONGEST_TEXT]
     )
-    return shown if len(shown) <= _LONGEST_TEXT else f"{shown[:_LONGEST_TEXT]}…"
+    return f"{shown}…" if len(text) > _LONGEST_TEXT else shown
 
 
 def batch_report(

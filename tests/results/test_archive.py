@@ -11,12 +11,13 @@ import zipfile
 import zlib
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from annolab_async import Annotation, AnnotationLayer, ExportedSource, ExportError, TextBounds
-from annolab_async._archive import Archive, ArchiveLimits, check_archive
+from annolab_async._archive import Archive, ArchiveLimits, Unpacker, check_archive
 from tests.results.zips import LINE, NAME, File, archive, deflated, end_64, file, lines, written
 
 if TYPE_CHECKING:
@@ -90,10 +91,10 @@ def nested() -> bytes:
 
 
 def behind_a_chunk() -> bytes:
-    """Return a file behind whose stream, of just the 64 KiB that are read at once, something stands."""
+    """Return a file behind whose stream, of just the 128 KiB that are read at once, something stands."""
     data = b" " * (2**16 - 5)
-    block = struct.pack("<BHH", 1, len(data), len(data) ^ 0xFFFF) + data
-    return archive(file(data, packed=block + b"more"))
+    blocks = [struct.pack("<BHH", is_last, len(data), len(data) ^ 0xFFFF) for is_last in (0, 1)]
+    return archive(file(2 * data, packed=blocks[0] + data + blocks[1] + data + b"more"))
 
 
 def two_ends() -> bytes:
@@ -509,6 +510,21 @@ def test_limits_can_be_raised_and_lowered(tmp_path: Path) -> None:
         opened(tmp_path, many(3), max_entries=2)
     assert opened(tmp_path, archive(file(LINE, "x" * 65_000)), max_entries=1).entries
     assert len(opened(tmp_path, many(3), max_entries=3).entries) == 3
+
+
+@pytest.mark.parametrize("method", [0, 8])
+def test_128_kib_at_most_are_unpacked_at_once(tmp_path: Path, method: int) -> None:
+    data = Random(1).randbytes(600_000) + bytes(300_000)
+    packed = deflated(data) if method else data
+    path = tmp_path / "x.zip"
+    path.write_bytes(archive(file(data, method=method, packed=packed)))
+    archived = Archive.open(path)
+    unpacker, parts = Unpacker(archived.members(Annotation)[0]), list[bytes]()
+    with archived.reopened() as opened:
+        while part := unpacker.read(opened):
+            parts.append(part)
+    assert b"".join(parts) == data
+    assert max(map(len, parts)) == 2**17
 
 
 def test_a_check_can_be_given_up(tmp_path: Path) -> None:
