@@ -144,7 +144,7 @@ def scrubbed(fault: Exception, key: Hiding) -> Exception:
     """
     for link in _chain(fault):
         link.__traceback__ = None
-        for name in ("_request", "_response"):  # of httpx and httpx2
+        for name in ("_request", "response"):  # of httpx and httpx2
             if name in link.__dict__:
                 setattr(link, name, None)
         link.args = tuple(_plain(arg, key) for arg in link.args)
