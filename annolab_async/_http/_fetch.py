@@ -142,6 +142,8 @@ class Fetcher(AsyncContextManagerMixin):
         with CancelScope(deadline=renewed + self._timeout) as scope:
             try:
                 async for part in response.aiter_raw():
+                    if refusal is not None:
+                        continue  # until the cancellation comes through
                     try:
                         if (pending := sink(part)) is not None:
                             scope.deadline, renewed = math.inf, -math.inf
