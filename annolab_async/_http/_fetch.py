@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio.to_thread
@@ -136,7 +137,7 @@ class Fetcher(AsyncContextManagerMixin):
         # What is wrong with who takes it, or with the way here.
         refusal: Exception | None = None
         fault: Exception | None = None
-        number, renewed = 0, current_time()
+        numbers, renewed = count(1), current_time()
         # Cancelled and not just left, nor raised from within: trio warns of a generator that is not read to its end,
         # and httpcore nests three.
         with CancelScope(deadline=renewed + self._timeout) as scope:
@@ -153,8 +154,7 @@ class Fetcher(AsyncContextManagerMixin):
                         refusal = error
                         scope.cancel()
                         continue
-                    number += 1
-                    if number % PARTS_AT_ONCE == 0:
+                    if next(numbers) % PARTS_AT_ONCE == 0:
                         await cancel_shielded_checkpoint()
                     now = current_time()
                     if now - renewed > self._timeout / _DEADLINES_IN_TIMEOUT:

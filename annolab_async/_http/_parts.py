@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import httpx
@@ -25,10 +26,9 @@ async def take_in(parts: AsyncIterable[bytes], take: Callable[[bytes], bool]) ->
     """
     # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
     with CancelScope() as scope:
-        number, is_wanted = 0, True
+        numbers, is_wanted = count(1), True
         async for part in parts:
-            number += 1
-            if number % PARTS_AT_ONCE == 0:
+            if next(numbers) % PARTS_AT_ONCE == 0:
                 await cancel_shielded_checkpoint()
             if is_wanted and not take(part):
                 is_wanted = False

@@ -10,6 +10,7 @@ import pytest
 
 from annolab_async import AnnoLabError, NoResponse
 from annolab_async._http import Fetcher, signed_link
+from annolab_async._http._quiet import CURRENT_KEY
 from annolab_async._ranges import Remedy, Setback
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ async def fetch(
     taken = taken or Taken()
     async with Fetcher(timeout=timeout, make_client=lambda: asked.client(**settings)) as fetcher:
         await fetcher.get(LINK, {"Range": "bytes=1-"}, taken.begin)
+    assert CURRENT_KEY.get() is None, "others' requests are none of ours"
     return taken
 
 
@@ -172,10 +174,12 @@ async def test_what_the_one_who_takes_raises_is_raised_at_once(*, is_late: bool)
     def at_once(_: bytes) -> None:
         raise LookupError("enough")
 
-    taken = Taken(late if is_late else at_once)
-    with pytest.raises(LookupError, match="enough"):
-        await fetch(Asked(httpx.Response(200, stream=Parts(count=9))), taken)
-    assert len(taken.parts) == 1
+    for parts in (Parts(count=9), Parts(0, 5, 5), Parts(0, is_silent=True)):
+        taken, began = Taken(late if is_late else at_once), anyio.current_time()
+        with pytest.raises(LookupError, match="enough"):
+            await fetch(Asked(httpx.Response(200, stream=parts)), taken)
+        assert len(taken.parts) == 1
+        assert anyio.current_time() - began == (1 if is_late else 0)
 
 
 async def test_others_have_their_turn_after_32_parts_that_come_together() -> None:

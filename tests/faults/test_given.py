@@ -1,0 +1,174 @@
+"""What can be told of a client that the caller brought, and of the environment; what libraries log of our requests."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import httpx2
+import pytest
+
+from annolab_async import AsyncInferenceClient, ConfigurationError
+from annolab_async._http import Fetcher, has_network
+from annolab_async._http._given import build, check_client, is_stock, pool_size
+from annolab_async._http._quiet import CURRENT_KEY, quieten
+from annolab_async._http._transports import is_behind_proxy, suits_aiohttp
+from annolab_async._secret import ApiKey
+from tests.service import BASE_URL, KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+URL = "https://api.example"
+LIBRARIES = pytest.mark.parametrize("library", [httpx, httpx2])
+
+
+def nobody(_: object) -> Any:
+    raise AssertionError
+
+
+@LIBRARIES
+def test_a_client_that_has_a_network_tells_how_many_connections_it_makes(library: Any) -> None:
+    client = library.AsyncClient(limits=library.Limits(max_connections=7))
+    assert has_network(client, URL)
+    assert is_stock(client, URL)
+    assert pool_size(client, URL) == 7
+    check_client(client)
+    unbounded = library.AsyncClient(limits=library.Limits(max_connections=None))
+    size = pool_size(unbounded, URL)
+    assert size is None or size > 10**6
+
+
+@LIBRARIES
+@pytest.mark.parametrize("kind", ["ASGITransport", "MockTransport"])
+def test_a_client_in_this_process_tells_nothing(library: Any, kind: str) -> None:
+    client = library.AsyncClient(transport=getattr(library, kind)(nobody))
+    assert not has_network(client, URL)
+    assert not is_stock(client, URL)
+    assert pool_size(client, URL) is None
+
+
+def test_what_counts_is_where_requests_for_the_url_go() -> None:
+    mounts = {"https://api.example": httpx.MockTransport(nobody)}
+    client = httpx.AsyncClient(mounts=mounts)
+    assert not has_network(client, URL)
+    assert has_network(client, "https://other.example")
+
+
+class Wrapped(httpx.AsyncBaseTransport):
+    """A transport of the caller's own, with a pool of whatever."""
+
+    def __init__(self, size: object) -> None:
+        self._pool = self
+        self._max_connections = size
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(1, 1), (2, 2), (0, None), (-1, None), (True, None), ("9", None)]
+)
+def test_of_another_transport_only_a_number_is_believed(size: object, told: int | None) -> None:
+    client = httpx.AsyncClient(transport=Wrapped(size))
+    assert has_network(client, URL)
+    assert not is_stock(client, URL)
+    assert pool_size(client, URL) == told
+
+
+def test_a_client_that_is_not_as_we_know_it_has_a_network_of_which_nothing_is_known() -> None:
+    client = httpx.AsyncClient()
+    client._transport_for_url = nobody  # type: ignore[method-assign]
+    assert has_network(client, URL)
+    assert not is_stock(client, URL)
+    assert pool_size(client, URL) is None
+
+
+@pytest.mark.parametrize("client", [None, object(), httpx.Client(), httpx.AsyncHTTPTransport()])
+def test_what_is_no_client_is_named(client: Any) -> None:
+    name = type(client).__qualname__
+    with pytest.raises(ConfigurationError, match=rf"http_client is a {name}, not an httpx\.Async"):
+        check_client(client)
+
+
+@LIBRARIES
+def test_a_cookie_that_fits_into_no_header_is_a_typed_error(library: Any) -> None:
+    client = library.AsyncClient()
+    assert build(client, "GET", URL, headers={"X": "1"}).headers["X"] == "1"
+    client.headers["X"] = "1"
+    client.build_request = too_odd
+    with pytest.raises(httpx.LocalProtocolError, match="other characters than ASCII"):
+        build(client, "GET", URL)
+
+
+def too_odd(*_: object, **__: object) -> None:
+    "é".encode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("variable", "is_behind"),
+    [("HTTP_PROXY", True), ("HTTPS_PROXY", True), ("ALL_PROXY", True), ("FTP_PROXY", False)],
+)
+def test_a_proxy_for_http_in_the_environment_may_be_taken(
+    monkeypatch: pytest.MonkeyPatch, variable: str, *, is_behind: bool
+) -> None:
+    assert not is_behind_proxy(URL)
+    assert suits_aiohttp(URL)
+    monkeypatch.setenv(variable, "http://proxy.example:3128")
+    assert is_behind_proxy(URL) is is_behind
+    assert suits_aiohttp(URL) is not is_behind
+    for here in ("http://localhost", "http://a.localhost:80", "http://127.0.0.9", "http://[::1]"):
+        assert not is_behind_proxy(here)
+
+
+def test_a_client_takes_no_more_at_once_than_its_pool() -> None:
+    def at_once(client: httpx.AsyncClient | None, most: int = 5) -> int:
+        made = AsyncInferenceClient(
+            KEY, base_url=BASE_URL, http_client=client, max_connections=most
+        )
+        return made._session.max_at_once
+
+    limited = httpx.AsyncClient(limits=httpx.Limits(max_connections=3))
+    assert at_once(limited) == 3
+    assert at_once(limited, 2) == 2
+    assert at_once(httpx.AsyncClient(transport=httpx.MockTransport(nobody))) == 5
+    assert at_once(None) == 5
+
+
+LOGGERS = [
+    *("httpx", "httpx2"),
+    *(
+        f"{core}.{part}"
+        for core in ("httpcore", "httpcore2")
+        for part in ("connection", "http11", "http2", "proxy", "socks")
+    ),
+]
+
+
+def set_up_a_client() -> None:
+    AsyncInferenceClient(KEY, base_url=BASE_URL)
+
+
+def set_up_a_download() -> None:
+    Fetcher(timeout=1.0)
+
+
+@pytest.mark.parametrize("set_up", [set_up_a_client, set_up_a_download, quieten])
+def test_no_logger_of_the_libraries_shows_a_secret_of_ours(
+    set_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (*LOGGERS, "hpack.hpack", "hpack.table"):
+        monkeypatch.setattr(logging.getLogger(name), "filters", [])
+        caplog.set_level(logging.DEBUG, name)
+    set_up()
+    token = CURRENT_KEY.set(ApiKey(KEY))
+    try:
+        for name in LOGGERS:
+            logging.getLogger(name).debug("a %s at %s", f"key {KEY}", "/x?signature=1")
+        for name in ("hpack.hpack", "hpack.table"):
+            logging.getLogger(name).debug("packed")
+    finally:
+        CURRENT_KEY.reset(token)
+    assert [record.message for record in caplog.records] == ["a key [API key] at /x?[hidden]"] * 12
+    caplog.clear()
+    for name in (*LOGGERS, "hpack.hpack", "hpack.table"):
+        logging.getLogger(name).debug("of others: %s", "/x?signature=1")
+    assert [record.message for record in caplog.records] == ["of others: /x?signature=1"] * 14
