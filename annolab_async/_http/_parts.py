@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from annolab_async._http._bodies import PARTS_AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from collections.abc import AsyncIterable, Callable
 
 __all__ = ["OnePart", "take_in"]
 
@@ -49,12 +50,9 @@ class OnePart(httpx.AsyncByteStream):
         return _Once(self._body)
 
 
-class _Once:
+class _Once(AsyncIterator[bytes]):
     def __init__(self, part: bytes) -> None:
         self._parts = [part]
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
 
     async def __anext__(self) -> bytes:
         if not self._parts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import ssl
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -10,10 +12,15 @@ import httpx2
 import pytest
 
 from annolab_async import AsyncInferenceClient, ConfigurationError
-from annolab_async._http import Fetcher, has_network
+from annolab_async._http import Fetcher, check_bounds, has_network
 from annolab_async._http._given import build, check_client, is_stock, pool_size
 from annolab_async._http._quiet import CURRENT_KEY, quieten
-from annolab_async._http._transports import is_behind_proxy, suits_aiohttp
+from annolab_async._http._transports import (
+    check_transport,
+    is_behind_proxy,
+    own_client,
+    suits_aiohttp,
+)
 from annolab_async._secret import ApiKey
 from tests.service import BASE_URL, KEY
 
@@ -117,6 +124,55 @@ def test_a_proxy_for_http_in_the_environment_may_be_taken(
     assert suits_aiohttp(URL) is not is_behind
     for here in ("http://localhost", "http://a.localhost:80", "http://127.0.0.9", "http://[::1]"):
         assert not is_behind_proxy(here)
+
+
+@pytest.mark.parametrize("here", ["localhost", "a.localhost", "127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("url", [None, URL])
+def test_a_client_of_our_own_takes_the_proxy_and_none_to_this_machine(
+    monkeypatch: pytest.MonkeyPatch, url: str | None, here: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.example:3128")
+    client = own_client(ssl.create_default_context(), httpx.Limits(), url)
+    # Which transport a client takes is told in public by nothing but a proxy that is asked.
+    assert client._transport_for_url(httpx.URL(URL)) is not client._transport
+    assert client._transport_for_url(httpx.URL(f"http://{here}/x")) is client._transport
+
+
+def test_a_proxy_that_cannot_be_used_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy.example")
+    with pytest.raises(ConfigurationError, match=r"cannot be used: .*gopher"):
+        own_client(ssl.create_default_context(), httpx.Limits())
+
+
+def test_a_transport_is_one_of_three_and_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[Any] = ["auto", "httpx", "aiohttp"]
+    for name in names:
+        check_transport(name, has_client=False)
+    for name in names[:2]:
+        check_transport(name, has_client=True)
+    with pytest.raises(ConfigurationError, match="does not go with an http_client"):
+        check_transport("aiohttp", has_client=True)
+    for name in ("", "AIOHTTP", "requests", None):
+        with pytest.raises(ConfigurationError, match=f"transport is {name!r}, not 'auto'"):
+            check_transport(name, has_client=False)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.setattr("annolab_async._http._transports.find_spec", lambda _: None)
+    for name in names[:2]:
+        check_transport(name, has_client=False)
+    assert not suits_aiohttp(URL)
+    with pytest.raises(ConfigurationError, match=r"pip install 'annolab-async\[aiohttp\]'"):
+        check_transport("aiohttp", has_client=False)
+
+
+def test_bounds_that_make_no_sense_are_named() -> None:
+    check_bounds(timeout=0.1, max_connections=1)
+    for timeout in (0, -1, float("nan")):
+        with pytest.raises(ConfigurationError, match=f"timeout is {timeout}, not a positive"):
+            check_bounds(timeout=timeout, max_connections=1)
+    most: Any
+    for most in (0, -1, True, 1.0):
+        with pytest.raises(ConfigurationError, match=f"max_connections is {most}, not an integer"):
+            check_bounds(timeout=0.1, max_connections=most)
 
 
 def test_a_client_takes_no_more_at_once_than_its_pool() -> None:

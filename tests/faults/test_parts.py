@@ -136,6 +136,23 @@ def test_of_packed_bodies_all_has_to_come_and_nothing_more(coding: str) -> None:
         fed(b"no such thing")
 
 
+@pytest.mark.parametrize("before", [0, 1, LARGEST_BODY // 2, LARGEST_BODY])
+def test_a_bomb_never_gets_to_unfold(before: int) -> None:
+    packer = zlib.compressobj()
+    body = Body({"content-encoding": "deflate"})
+    body.feed(packer.compress(bytes(before)) + packer.flush(zlib.Z_SYNC_FLUSH))
+    assert len(body.so_far()) == before
+    with pytest.raises(NoBody, match="longer than"):
+        body.feed(packer.compress(bytes(4 * LARGEST_BODY)) + packer.flush())
+    assert len(body.so_far()) == LARGEST_BODY + 1
+
+
+def test_one_packing_is_not_taken_for_another() -> None:
+    for coding, packed in (("gzip", zlib.compress(b"it")), ("deflate", gzip.compress(b"it"))):
+        with pytest.raises(NoBody, match="cannot be unpacked"):
+            Body({"content-encoding": coding}).feed(packed)
+
+
 def test_what_has_come_of_an_answer_counts_however_it_ends() -> None:
     incoming = Incoming()
     assert not incoming.has_begun

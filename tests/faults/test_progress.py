@@ -49,6 +49,7 @@ LOCAL: Final = httpx.LocalProtocolError("no header")
     [
         ([("connect_tcp.started", {})], False, True, True),
         ([STARTED], True, False, True),
+        ([("connect_tcp.complete", {}), STARTED], True, False, True),
         ([STARTED, FAILED], True, False, True),
         ([STARTED, COMPLETE], True, False, False),
         ([STARTED, COMPLETE, FAILED], True, False, False),
@@ -209,6 +210,13 @@ def test_nothing_of_a_failure_that_is_shown_holds_the_request() -> None:
     assert inner.message == ""  # type: ignore[attr-defined]
     assert inner.args[:4] == ("about [API key]", 7, None, "Request")
     assert isinstance(inner.args[4], OSError)
+
+
+def test_failures_that_led_to_each_other_come_to_an_end() -> None:
+    one, other = httpx.ConnectError("one"), OSError("other")
+    one.__cause__, other.__context__ = other, one
+    assert scrubbed(one, LINKS) is one
+    assert error_of(one, method="GET", path="/").cause is one  # type: ignore[attr-defined]
 
 
 def test_a_failure_that_cannot_be_without_its_request_becomes_another() -> None:

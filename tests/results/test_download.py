@@ -246,6 +246,20 @@ async def test_a_server_that_fails_for_a_while_is_asked_again(path: Path) -> Non
     assert there(path) == FILE
 
 
+async def test_each_request_goes_by_the_proxy_of_the_environment_on_a_connection_of_its_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(refuse("503 Busy", Retry_After="0"), good()) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.base_url)
+        link = Links("http://files.example")
+        hosts = ["files.example"]
+        await get(link, path, http_client_factory=None, plain_http_hosts=hosts)
+    assert there(path) == FILE
+    assert server.accepted == 2
+    line = "GET http://files.example/export.zip?signature=canary HTTP/1.1"
+    assert [request.line for request in server.requests] == [line] * 2
+
+
 async def test_a_server_that_asks_for_too_long_a_pause_is_given_up(path: Path) -> None:
     with serve(refuse("503 Busy", Retry_After="3600")) as server:
         await refused(server, path)
