@@ -128,6 +128,15 @@ def cut_end_64() -> bytes:
     return whole.replace(locator, struct.pack("<4sLQL", b"PK\6\7", 0, len(whole) - 4, 1))
 
 
+def cut_entry() -> bytes:
+    """Return an archive whose second entry begins in the last four bytes of the file."""
+    one, filling, comment = File(), b"x" * 25, b"PK\1\2"
+    size = len(one.entry(0)) + len(filling)
+    whole = archive(one, before_end=filling, comment=comment, count=2, length=size)
+    at = whole.index(b"PK\1\2") + 32
+    return whole[:at] + struct.pack("<H", len(filling) + 22) + whole[at + 2 :]
+
+
 def with_byte(data: bytes, at: int, to: int) -> bytes:
     """Return an archive of which one byte, counted from its end, is another."""
     assert data[at] != to
@@ -220,6 +229,12 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "says fewer files": (lambda: archive(File(), file(LINE, "b"), count=1), "or shorter"),
     "an entry leads beyond": (lambda: with_byte(WHOLE, -22 - len(NAME) - 14, 9), "longer or"),
     "directory out of the file": (lambda: archive(File(), offset=2**31), "something was added"),
+    "header is something else": (lambda: archive(File(at=1)), "not where"),
+    "header cut short": (
+        lambda: archive(File(at=len(WHOLE)), comment=b"PK\3\4"),
+        "not where",
+    ),
+    "entry cut short": (cut_entry, "directory is damaged"),
     "header out of the file": (lambda: archive(File(at=2**31)), "not where"),
     "64 bits: other counts": (lambda: with_64(2), "different things"),
     "64 bits: something else": (lambda: with_64(1, at=0), "no end in 64 bits"),

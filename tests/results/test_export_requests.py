@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from annolab_async import (
     AsyncInferenceClient,
     ExportJob,
     ExportState,
+    ExportTimeout,
     InvalidResponse,
     RateLimited,
     RetryPolicy,
@@ -33,6 +35,7 @@ from annolab_async._hook_records import (
     ExportBegan,
     ExportEnded,
     RequestBegan,
+    RetryPlanned,
 )
 from annolab_async._hooks import Hooks
 from tests.observing import Recorder
@@ -178,7 +181,8 @@ def test_a_status_word_means_what_is_documented_and_else_nothing(
     assert job.state is state
     assert state.is_terminal is is_terminal
     assert repr(state) not in repr(job)
-    assert job == ExportJob(7, word, "/x/7")
+    with pytest.raises(TypeError):
+        ExportJob(7, word, "/x/7", state=state)  # type: ignore[call-arg]  # it goes by the word
 
 
 def test_an_export_that_is_written_down_comes_back() -> None:
@@ -209,6 +213,7 @@ def test_what_was_written_down_is_not_believed_if_it_leads_elsewhere(wrong: dict
     ("job", "path", "export_id"),
     [
         (CreatedJob(7), "/v1/export/status/8", 7),
+        (CreatedJob(1), "/v1/export/status/8", 1),
         (CreatedJob(0), "/v1/export/status/8", 8),
         (CreatedJob(-1), "/v1/export/status/8/", 8),
         (CreatedJob(None), "/v1/export/status/123456789012345678", 123456789012345678),
@@ -329,6 +334,60 @@ async def test_a_status_url_leads_below_the_base_url_or_nowhere(url: str | None,
     jobs = await exported(server, base_url="http://localhost/under")
     assert jobs[1].status_path == path
     assert server.asked[1] == f"GET /under{path}"
+
+
+@pytest.mark.anyio
+@any_backend
+async def test_a_status_url_may_be_relative_to_a_base_url_without_a_path() -> None:
+    server = Server({"exportStatusUrl": "v1/some/7", "exportJob": {"id": 7}}, told())
+    assert (await exported(server))[1].status_path == "/v1/some/7"
+
+
+@pytest.mark.anyio
+@any_backend
+async def test_an_export_is_waited_for_with_questions_that_become_rarer() -> None:
+    hook, asked = Recorder(), list[float]()
+
+    class Slow(Server):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            asked.append(anyio.current_time())
+            return super().__call__(request)
+
+    server = Slow({"exportJob": {"id": 7}}, httpx.Response(503), told())
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(server)) as http_client,
+        AsyncInferenceClient(
+            KEY, base_url=BASE_URL, http_client=http_client, hooks=[hook]
+        ) as client,
+    ):
+        export = await client.export(group_name="Company Name", project="My Project")
+        with pytest.raises(ExportTimeout):
+            await export.wait(timeout=300)
+    gaps = [after - before for before, after in itertools.pairwise(asked)]
+    assert gaps[0] <= 1
+    assert 14 < max(gaps) <= 15
+    assert {one.resends for one in hook.of(RequestBegan)} == {0}
+    assert {one.kind for one in hook.of(RequestBegan)} == {"export"}
+
+
+@pytest.mark.anyio
+@any_backend
+async def test_questions_that_are_repeated_are_told_to_be_about_exports() -> None:
+    hook = Recorder()
+    server = Server({"exportJob": {"id": 7}}, httpx.Response(503), told())
+    await exported(server, hooks=[hook], retry=RetryPolicy(attempts=2, first=0.001))
+    assert [retry.kind for retry in hook.of(RetryPlanned)] == ["export"]
+
+    class Busy(Server):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            found = super().__call__(request)
+            return httpx.Response(503) if len(self.asked) == 1 else found
+
+    hook = Recorder()
+    await exported(
+        Busy({"exportJob": {"id": 7}}, told()), 0, hooks=[hook], retry=RetryPolicy(first=0.001)
+    )
+    assert [retry.kind for retry in hook.of(RetryPlanned)] == ["export"]
 
 
 @pytest.mark.anyio
