@@ -274,7 +274,7 @@ def _listed(file: BinaryIO, path: str, directory: _Directory) -> Iterator[Member
         fields = _CENTRAL.unpack(head)
         flags, method = fields[3:5]
         crc, packed_size, size, name_size, extra_size, comment_size, disk = fields[7:14]
-        attributes, header = fields[15:17]
+        attributes, header = fields[15:]
         name = _name(file.read(name_size), flags, path)
         extra = file.read(extra_size)
         at += _CENTRAL.size + name_size + extra_size + comment_size

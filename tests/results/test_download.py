@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -304,6 +305,29 @@ async def test_progress_is_told_now_and_then_and_at_the_end(path: Path) -> None:
     assert [step.received for step in told] == sorted(step.received for step in told)
     assert all(step.total == BIG for step in told)
     assert len(told) < 100  # of about 50 parts each
+
+
+async def test_progress_is_told_ten_times_a_second_at_most(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, told = 0.0, list[tuple[float, int, int | None]]()
+
+    def tick() -> float:
+        nonlocal now
+        now += 0.03
+        return now
+
+    def note(progress: DownloadProgress) -> None:
+        told.append((now, progress.received, progress.total))
+
+    monkeypatch.setattr("annolab_async._download.current_time", tick)
+    with serve(good(a_file(BIG), chunk=10_000)) as server:
+        await get(server, path, progress=note)
+    gaps = [after[0] - before[0] for before, after in pairwise(told[:-1])]
+    assert min(gaps) >= 0.1
+    assert max(gaps) < 0.2
+    assert [total for *_, total in told] == [None] * (len(told) - 1) + [BIG]
+    assert told[-1][1] == BIG
 
 
 async def test_what_progress_raises_is_raised_and_leaves_a_part(path: Path) -> None:

@@ -279,6 +279,21 @@ async def test_a_bad_line_is_skipped_and_told(
     assert "line 2" in caplog.text
 
 
+def test_nothing_is_read_once_all_has_been_or_nobody_wants_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: LINE})
+    whole = RecordReader(path, Annotation)
+    while not whole.read().is_last:
+        pass
+    settled = RecordReader(path, Annotation)
+    settled.settle()
+    broken = RecordReader(tmp_path / "none.zip", Annotation)
+    with pytest.raises(FileNotFoundError):
+        broken.read()
+    for reader in (whole, settled, broken):
+        lines = reader.read()
+        assert (lines.is_last, [*lines.items]) == (True, [])
+
+
 async def test_nothing_comes_after_an_error_of_the_one_who_is_told(tmp_path: Path) -> None:
     path = written(tmp_path / "x.zip", {NAME: LINE + b"bad\n" + LINE * 5000})
 
