@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from attrs import asdict, fields, resolve_types
+from attrs import asdict, field, fields, frozen, resolve_types
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from annolab_async import (
@@ -164,6 +164,7 @@ BAD: Final[dict[str, tuple[bytes, str]]] = {
     "twice, with spaces": (b'{"sourceId" : 1, "sourceId"\t: 2, "x":"a:b"}', "a field twice"),
     "twice, inside": (b'{"sourceId": 1, "x": {"y": 1, "y": 2}}', "a field twice"),
     "twice, deep inside": (b'{"sourceId": 1, "x": [{"y": 1, "y": 2}]}', "a field twice"),
+    "thrice": (b'{"sourceId":1,"sourceId":1,"sourceId" :1}', "a field twice"),
     "no UTF-8": (b'{"sourceId": 1, "value": "\xff"}', "no UTF-8"),
     "UTF-16": ('{"sourceId": 1}'.encode("utf-16"), "no UTF-8"),
 }
@@ -601,6 +602,46 @@ def test_the_fast_way_of_decoding_says_what_the_strict_one_says(text: str) -> No
 
     slow, fast = decoded(decode_json), decoded(decode_object)
     assert fast == slow or (slow == "no object" and "not an object" in str(fast))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1}',
+        '{"a":1} \t\r\n',
+        '{"a":"x:y"}',
+        '{"a":{"b":1,"c":2},"d":"x:y"}',
+        '{"a" :1,"b"\t:"x:y"}',
+        '{"a": {}, "b": [], "c": null}',
+    ],
+)
+def test_usual_lines_need_no_strict_look(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def strictly(_: str) -> object:
+        raise AssertionError
+
+    monkeypatch.setattr("annolab_async._converter.decode_json", strictly)
+    assert decode_object(text) == json.loads(text)
+
+
+def test_a_record_that_cannot_be_filled_in_fast_is_none() -> None:
+    @frozen
+    class WithWeakrefs:
+        """Of which no twin is alike in memory."""
+
+        name: str
+        extra: dict[str, Any] = field(factory=dict[str, Any])
+
+    @frozen(weakref_slot=False)
+    class WithFloats:
+        """Which the wire has none of."""
+
+        size: float
+        extra: dict[str, Any] = field(factory=dict[str, Any])
+
+    with pytest.raises(TypeError):
+        structure(WithWeakrefs, {"name": "x"})
+    with pytest.raises(TypeError, match="size is of a type that no open record has"):
+        structure(WithFloats, {"size": 1.0})
 
 
 async def test_the_loop_is_not_held_up(tmp_path: Path) -> None:
