@@ -139,7 +139,19 @@ async def test_what_a_hook_raises_of_an_answer_is_read_with_its_headers(call: st
     ):
         with pytest.raises(RateLimited) as caught:
             await (client.get_job(12) if call == "get_job" else client.submit(a_request()))
-    assert caught.value.retry_after == 7
+    assert (caught.value.retry_after, caught.value.message) == (7, "")
+
+
+def test_only_what_surely_tells_how_far_a_request_came_is_believed_when_it_tells_nothing() -> None:
+    for http_client, is_believed in [
+        (None, True),
+        (httpx.AsyncClient(), True),
+        (httpx2.AsyncClient(), True),
+        (Server().client(), False),
+    ]:
+        progress = client_of(http_client)._session.progress()
+        progress.begin()
+        assert progress.may_have_arrived is not is_believed
 
 
 @pytest.mark.parametrize("call", ["get_job", "submit"])
