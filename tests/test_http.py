@@ -413,7 +413,7 @@ async def test_a_redirect_with_a_cookie_that_fits_into_no_header_is_an_answer(li
                     KEY, base_url=server.base_url, http_client=http_client, retry=AT_ONCE
                 ) as client,
             ):
-                with pytest.raises(StatusError, match="answered 307[.]"):
+                with pytest.raises(StatusError, match="307"):
                     await (
                         client.get_job(12) if method == "get_job" else client.submit(a_request())
                     )
