@@ -127,8 +127,17 @@ UNSENT: Final = [
     "UnsupportedProtocol",
     "ClientConnectorError",
 ]
-MAYBE: Final = ["ReadError", "WriteError", "ReadTimeout", "WriteTimeout", "RemoteProtocolError"]
-MAYBE += ["CloseError", "DecodingError", "ServerDisconnectedError", "ClientOSError"]
+MAYBE: Final = [
+    "ReadError",
+    "WriteError",
+    "ReadTimeout",
+    "WriteTimeout",
+    "RemoteProtocolError",
+    "CloseError",
+    "DecodingError",
+    "ServerDisconnectedError",
+    "ClientOSError",
+]
 
 
 @pytest.mark.parametrize("name", UNSENT + MAYBE)
@@ -204,11 +213,11 @@ def test_nothing_of_a_failure_that_is_shown_holds_the_request() -> None:
         fault = scrubbed(error, key)
     assert fault is outer
     assert fault.__traceback__ is None
-    assert (outer._request, outer.response) == (None, None)
+    assert [vars(outer)[name] for name in ("_request", "response")] == [None, None]
     assert outer.message == "a text"  # type: ignore[attr-defined]
     assert inner._request is None
     assert inner.message == ""  # type: ignore[attr-defined]
-    assert inner.args[:4] == ("about [API key]", 7, None, "Request")
+    assert [*inner.args[:4]] == ["about [API key]", 7, None, "Request"]
     assert isinstance(inner.args[4], OSError)
 
 

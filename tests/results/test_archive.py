@@ -512,7 +512,7 @@ def test_a_limit_is_a_positive_number(name: str) -> None:
     for wrong in (0, -1, float("nan")):
         with pytest.raises(ValueError, match=f"{name} is {wrong}, not a positive"):
             ArchiveLimits(**{name: wrong})  # type: ignore[arg-type]
-    assert getattr(ArchiveLimits(**{name: 1}), name) == 1  # type: ignore[arg-type]
+    assert getattr(ArchiveLimits(**{name: 1}), name) == 1
 
 
 def test_limits_can_be_raised_and_lowered(tmp_path: Path) -> None:
