@@ -155,6 +155,7 @@ class SlowToClose(httpx.MockTransport):
 @pytest.mark.parametrize("seconds", [0.9, 1e9])
 async def test_a_client_of_downloads_is_closed_within_a_second(seconds: float) -> None:
     transport = SlowToClose(seconds)
+    began = 0.0
     with anyio.CancelScope() as scope:
         async with Fetcher(
             timeout=60.0, make_client=lambda: httpx.AsyncClient(transport=transport)
@@ -176,6 +177,7 @@ async def test_connections_that_are_kept_are_closed_within_a_second(
         return transports[-1]
 
     client = AsyncInferenceClient(KEY, base_url=BASE_URL, transport="httpx", retry=ONCE)
+    began = 0.0
     with anyio.CancelScope() as scope:
         async with client:
             monkeypatch.setattr(httpx, "AsyncHTTPTransport", transport)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import httpcore
@@ -16,8 +16,13 @@ from annolab_async._http._faults import error_of, is_of_the_wire, may_be_stale, 
 from annolab_async._secret import LINKS, ApiKey
 from tests.service import BASE_URL, KEY
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 HEADERS: Final = [(b"content-type", b"application/json")]
 POST: Final = httpcore.Request("POST", "https://api.example")
+CONNECTING: Final[tuple[str, Any]] = ("connect_tcp.started", {})
+CONNECTED: Final[tuple[str, Any]] = ("connect_tcp.complete", {})
 STARTED: Final[tuple[str, Any]] = ("send_request_headers.started", {"request": POST})
 COMPLETE: Final[tuple[str, Any]] = ("send_request_headers.complete", {})
 FAILED: Final[tuple[str, Any]] = ("send_request_headers.failed", {})
@@ -47,9 +52,9 @@ LOCAL: Final = httpx.LocalProtocolError("no header")
 @pytest.mark.parametrize(
     ("events", "may_have_arrived", "is_unsent", "is_unsent_if_local"),
     [
-        ([("connect_tcp.started", {})], False, True, True),
+        ([CONNECTING], False, True, True),
         ([STARTED], True, False, True),
-        ([("connect_tcp.complete", {}), STARTED], True, False, True),
+        ([CONNECTED, STARTED], True, False, True),
         ([STARTED, FAILED], True, False, True),
         ([STARTED, COMPLETE], True, False, False),
         ([STARTED, COMPLETE, FAILED], True, False, False),
@@ -240,7 +245,7 @@ def test_a_failure_that_cannot_be_without_its_request_becomes_another() -> None:
 @pytest.mark.parametrize("status", [200, 299, 300, 404])
 async def test_of_an_answer_that_is_no_success_the_status_tells_enough(status: int) -> None:
     class Broken(httpx.AsyncByteStream):
-        async def __aiter__(self) -> Any:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
             yield b'{"message": '
             raise httpx.ReadError("gone")
 

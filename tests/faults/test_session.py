@@ -50,9 +50,8 @@ class Server:
 
 
 def client_of(http_client: Any, **settings: Any) -> AsyncInferenceClient:
-    return AsyncInferenceClient(
-        KEY, base_url=BASE_URL, http_client=http_client, **{"retry": ONCE} | settings
-    )
+    settings.setdefault("retry", ONCE)
+    return AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client, **settings)
 
 
 @pytest.mark.parametrize("library", [httpx, httpx2])

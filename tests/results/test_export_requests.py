@@ -61,6 +61,12 @@ INSTRUMENTS: Final[dict[str, Any]] = {
 }
 
 
+def body_of(options: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return the body that is asked for with options, some of which are others."""
+    make = export_body if options is WHOLE else instruments_body
+    return make(**{**options, **others})
+
+
 def test_all_that_can_be_asked_for_is_asked_for_by_the_wires_names() -> None:
     assert export_body(**WHOLE) == {
         "groupName": "Company Name",
@@ -74,9 +80,9 @@ def test_all_that_can_be_asked_for_is_asked_for_by_the_wires_names() -> None:
         ("include_sources", "includeSources"),
         ("include_text_bounds", "includeTextBounds"),
     ]:
-        body = export_body(**WHOLE | {name: True})
+        body = body_of(WHOLE, {name: True})
         assert [each for each, value in body.items() if value is True] == [wire]
-    listed = export_body(**WHOLE | {"source_ids": [3, 1, 3, LAST_ID], "layers": ("b", "a", "b")})
+    listed = body_of(WHOLE, {"source_ids": [3, 1, 3, LAST_ID], "layers": ("b", "a", "b")})
     assert (listed["sourceIds"], listed["annotationLayerNames"]) == ([3, 1, LAST_ID], ["b", "a"])
     assert instruments_body(**INSTRUMENTS) == {
         "projectOwner": "Company Name",
@@ -84,7 +90,7 @@ def test_all_that_can_be_asked_for_is_asked_for_by_the_wires_names() -> None:
         "includeFiles": False,
     }
     some = {"tag_filter": ["b", "a", "b"], "source_filter": iter([3, 1, 3]), "include_files": True}
-    body = instruments_body(**INSTRUMENTS | some)
+    body = body_of(INSTRUMENTS, some)
     assert (body["tagFilter"], body["sourceFilter"]) == (["b", "a"], [3, 1])
     assert body["includeFiles"] is True
 
@@ -142,13 +148,13 @@ def test_all_that_can_be_asked_for_is_asked_for_by_the_wires_names() -> None:
 )
 def test_what_makes_no_sense_is_named(of: str, wrong: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match="This is no valid export: ") as caught:
-        export_body(**WHOLE | wrong) if of == "export" else instruments_body(**INSTRUMENTS | wrong)
+        body_of(WHOLE if of == "export" else INSTRUMENTS, wrong)
     assert str(caught.value).removeprefix("This is no valid export: ").startswith(fault)
 
 
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"group_name is 1, .*; project is 0.*; layers is empty"):
-        export_body(**WHOLE | {"group_name": 1, "project": 0, "layers": []})
+        body_of(WHOLE, {"group_name": 1, "project": 0, "layers": []})
 
 
 def test_an_export_is_given_as_itself_or_as_its_id() -> None:

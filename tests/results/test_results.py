@@ -145,7 +145,7 @@ async def test_a_result_is_what_is_in_the_layer_or_does_not_say_in_which(
     assert results[3] == SourceResult(3, (), 2, 6)
     assert isinstance(results, Results)
     with pytest.raises(KeyError):
-        results[9]
+        results[9]  # pyright: ignore[reportUnusedExpression]
 
 
 def test_sources_are_given_out_so_many_at_a_time() -> None:
