@@ -144,6 +144,10 @@ def test_a_proxy_that_cannot_be_used_is_told_of(monkeypatch: pytest.MonkeyPatch)
         own_client(ssl.create_default_context(), httpx.Limits())
 
 
+def found_nowhere(_: str) -> None:
+    return None
+
+
 def test_a_transport_is_one_of_three_and_has_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[Any] = ["auto", "httpx", "aiohttp"]
     for name in names:
@@ -156,7 +160,7 @@ def test_a_transport_is_one_of_three_and_has_to_be_there(monkeypatch: pytest.Mon
         with pytest.raises(ConfigurationError, match=f"transport is {name!r}, not 'auto'"):
             check_transport(name, has_client=False)  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    monkeypatch.setattr("annolab_async._http._transports.find_spec", {}.get)
+    monkeypatch.setattr("annolab_async._http._transports.find_spec", found_nowhere)
     for name in names[:2]:
         check_transport(name, has_client=False)
     assert not suits_aiohttp(URL)
