@@ -238,7 +238,7 @@ class _SeenIds:
         if self._add_row(source_ids):
             return [*source_ids]
         new: list[int] = []
-        current = -1
+        current: int | None = None
         block: set[int] | bytearray = set()
         for source_id in source_ids:
             place = source_id & _LAST_PLACE
@@ -254,19 +254,17 @@ class _SeenIds:
                 block.add(place)
                 new.append(source_id)
                 if len(block) > _FEW:
-                    block = self._blocks[current] = _as_bits(block)
+                    block = self._blocks[source_id - place] = _as_bits(block)
         return new
 
     def _add_row(self, source_ids: Sequence[int]) -> bool:
         """Take in ids that are a row without gaps, as ids most often are, and new; return whether they were."""
-        if not source_ids:
-            return False
         first, count = source_ids[0], len(source_ids)
         place = first & _LAST_PLACE
         block = self._blocks.get(first - place)
         if not isinstance(block, bytearray) or place + count > _BLOCK:
             return False
-        if source_ids[-1] != first + count - 1 or [*range(first, first + count)] != [*source_ids]:
+        if [*range(first, first + count)] != [*source_ids]:
             return False
         begin, end = place >> 3, (place + count + 7) >> 3
         bits = int.from_bytes(block[begin:end], "little")

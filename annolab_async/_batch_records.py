@@ -212,7 +212,8 @@ def changed(
             f"Batch {record.number} is {record.state}, and cannot become {to} from there"
         )
     is_new = to is BatchState.PLANNED or to is BatchState.SENDING
-    job_id = None if is_new else inference_job_id or record.inference_job_id
+    job_id = record.inference_job_id if inference_job_id is None else inference_job_id
+    job_id = None if is_new else job_id
     if to is BatchState.SUBMITTED and job_id is None:
         raise ValueError(f"Batch {record.number} is submitted only with the id of its job")
     if job_id is not None and (type(job_id) is not int or not 0 < job_id <= _LARGEST_ID):

@@ -64,7 +64,6 @@ class Books:
         self._sources: Counter[BatchState] = Counter()
         self._ends: deque[tuple[float, int]] = deque()
         self.troubled: dict[int, BatchRecord] = {}
-        self.entries = 0
 
     def copy_counts(self, counts: LedgerCounts) -> None:
         """Take the ledger's word for how many there are."""
@@ -79,7 +78,6 @@ class Books:
             record: the batch as it is now.
             now: the time.
         """
-        self.entries += 1
         size = len(record.source_ids)
         if before is not None:
             self._batches[before] -= 1

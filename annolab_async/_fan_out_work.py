@@ -12,7 +12,7 @@ from anyio import CancelScope, create_task_group, current_time, move_on_after, s
 
 from annolab_async._batch_plan import Cutter
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER, BatchRecord, BatchState
-from annolab_async._fan_out_state import TROUBLED, Books, RecordMailbox
+from annolab_async._fan_out_state import Books, RecordMailbox
 from annolab_async._owners import is_gone
 from annolab_async._records import Outcome
 from annolab_async._run_log import RunLog
@@ -67,7 +67,6 @@ class RunWork:
         scribe: writes down what becomes of them.
         mailbox: what has yet to be told to who iterates.
         failure: what makes it senseless to go on.
-        is_stopped: whether all of it has ended.
     """
 
     def __init__(
@@ -122,8 +121,8 @@ class RunWork:
         self._to_split: list[BatchRecord] = []
         self._of_job: dict[int, BatchRecord] = {}
         self._scope = CancelScope()
-        self.is_planned = self._is_counted = self.is_stopped = False
-        self._stopped_at = 0.0
+        self.is_planned = self._is_counted = False
+        self._stopped_at: float | None = None
         self.failure: Exception | None = None
 
     @property
@@ -143,6 +142,11 @@ class RunWork:
         return copy(failure) if isinstance(failure, AnnoLabError) else failure or RuntimeError()
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether all of it has ended."""
+        return self._stopped_at is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether no batch will change any more unless somebody asks for it."""
         is_done = self._is_counted and not self.books.open
@@ -157,22 +161,22 @@ class RunWork:
     async def prepare(self) -> None:
         """Take over what those who are gone have left behind, and look at what there is."""
         held = (BatchState.SENDING, BatchState.SUBMITTED)
-        owners = {record.owner or "" async for record in self.run.batches(states=held)}
-        for record in await self.scribe.take_over(of=[name for name in owners if is_gone(name)]):
+        owners = {record.owner async for record in self.run.batches(states=held)}
+        gone = [owner for owner in owners if owner is not None and is_gone(owner)]
+        for record in await self.scribe.take_over(of=gone):
             self.watch(record)
-        async for record in self.run.batches(states=TROUBLED):
-            self.books.keep(record)
-            if record.state is BatchState.ERRORED:
-                self._split_later(record)
         if self._plan.is_streamed:
             await self._leave_out_what_came_earlier()
         await self.scribe.count()
+        for record in self.books.failed():
+            if record.state is BatchState.ERRORED:
+                self._split_later(record)
         self._log_lines.line("begins", self.summary())
 
     def summary(self) -> FanOutSummary:
         """Return where the run stands."""
         # Once it has stopped, there need be no event loop any more, whose time it is.
-        now = self._stopped_at if self.is_stopped else current_time()
+        now = current_time() if self._stopped_at is None else self._stopped_at
         return self.books.summary(now, is_planned=self.is_planned, repeated=self.repeated)
 
     def _log_if_due(self) -> None:
@@ -255,7 +259,6 @@ class RunWork:
             for record in await self.scribe.take_over():
                 self.watch(record)
             await self.scribe.count()
-            self.look_for_work()
             self._log_if_due()
 
     def watch(self, record: BatchRecord, job: InferenceJob | None = None) -> None:
@@ -348,7 +351,7 @@ class RunWork:
                 await self.scribe.release()
             except AnnoLabError as error:
                 _log.warning("%s", error, extra={"run": self.scribe.run_name})
-        self.is_stopped, self._stopped_at = True, current_time()
+        self._stopped_at = current_time()
         self._log_lines.line("ends", self.summary())
         self.scribe.tell_news()
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
+from operator import add, mul
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BUCKETS", "EDGES", "Frontier"]
+__all__ = ["BUCKETS", "CELLS", "EDGES", "Frontier"]
 
 _GROWTH = 1.25
 """Ratio of one edge to the one before: a frontier of w jobs is overestimated by at most a quarter."""
@@ -47,14 +48,16 @@ def _edges() -> tuple[int, ...]:
 EDGES = _edges()
 """Bucket b holds the ranks from EDGES[b - 1] (or 0) to EDGES[b] - 1; one more bucket holds the rest."""
 BUCKETS = len(EDGES) + 1
+CELLS = 2 * BUCKETS
+"""The jobs of one bucket, last seen QUEUED (odd cells) or not (even cells)."""
 
 
 class Frontier:
-    """Learns the hazard of each *cell*: the jobs of one bucket, last seen QUEUED (odd cells) or not (even cells)."""
+    """Learns the hazard of each *cell*."""
 
     def __init__(self) -> None:
-        self._ends = [0.0] * (2 * BUCKETS)
-        self._waits = [0.0] * (2 * BUCKETS)
+        self._ends = [0.0] * CELLS
+        self._waits = [0.0] * CELLS
         # Sum of log(length of the interval in which an end fell), as hypothesis k narrows it; the last is "no order".
         self._spans = [0.0] * BUCKETS
 
@@ -88,10 +91,8 @@ class Frontier:
             for left_at, left in path:
                 for k in range(bucket, left):
                     entered[k] = max(entered[k], left_at)
-            self._spans = [
-                s * keep + math.log(max(asked - e, _SHORTEST))
-                for s, e in zip(self._spans, entered, strict=True)
-            ]
+            logs = (math.log(max(asked - at, _SHORTEST)) for at in entered)
+            self._spans = [*map(add, (span * keep for span in self._spans), logs)]
         start = polled
         for left_at, left in path:
             until = min(max(left_at, start), asked)
@@ -103,13 +104,13 @@ class Frontier:
         """Return the ends per second and job to expect in each cell.
 
         Args:
-            sizes: number of jobs in each cell, at least one job in all.
+            sizes: number of jobs in each cell, at least one in all; no bucket has any while one before it has room.
         """
         levels = self._by_rank(sizes)
-        hazards = [0.0] * (2 * BUCKETS)
+        hazards = [0.0] * CELLS
         # What the words add to the order: how many ends were seen, for how many the order alone foretold.
         for queued, prior in ((0, 1.0), (1, _QUEUED)):
-            foretold = sum(h * t for h, t in zip(levels, self._waits[queued::2], strict=True))
+            foretold = sum(map(mul, levels, self._waits[queued::2]))
             factor = (sum(self._ends[queued::2]) + prior) / (foretold + 1.0)
             hazards[queued::2] = [h * factor for h in levels]
         return hazards
@@ -117,9 +118,9 @@ class Frontier:
     def _by_rank(self, sizes: Sequence[int]) -> list[float]:
         """Return the hazard of each bucket, whatever the words say, averaged over the hypotheses."""
         # One second of watching each job, assumed beforehand: before the first end, hazards are as 1 / frontier.
-        seen = [n + t for n, t in zip(self._waits, sizes, strict=True)]
-        ends = list(accumulate(self._ends[b] + self._ends[b + 1] for b in range(0, 2 * BUCKETS, 2)))
-        waits = list(accumulate(seen[b] + seen[b + 1] for b in range(0, 2 * BUCKETS, 2)))
+        seen = [*map(add, self._waits, sizes)]
+        ends = [*accumulate(map(add, self._ends[::2], self._ends[1::2]))]
+        waits = [*accumulate(map(add, seen[::2], seen[1::2]))]
         n, t = ends[-1], waits[-1]
         scale = n + 0.5
         live = sum(sizes)
@@ -130,8 +131,8 @@ class Frontier:
             math.log((1.0 - _FLAT) / max(count, 1)) + math.lgamma(1.0 + _LEAK) - math.lgamma(_LEAK)
         )
         for k in range(count):
-            inside, t_in = ends[k], max(waits[k], 1e-9)
-            outside, t_out = max(n - inside, 0.0), max(t - waits[k], 1e-9)
+            inside, t_in = ends[k], waits[k]
+            outside, t_out = n - inside, t - waits[k]
             # The share of the ends that fall inside is Beta(1, _LEAK), integrated out; each end is equally likely at
             # every job-second watched on its side, over the interval it is known to have fallen into.
             evidence = (
@@ -148,7 +149,7 @@ class Frontier:
         weights = [math.exp(score - best) for score, _, _ in beliefs]
         total = sum(weights)
         # Hypothesis k is level `high` up to bucket k and `low` behind: sum the levels from the back.
-        hazard = sum(w * low for w, (_, _, low) in zip(weights, beliefs, strict=True)) / total
+        hazard = sum(map(mul, weights, (low for _, _, low in beliefs))) / total
         levels = [hazard] * BUCKETS
         for k in reversed(range(count)):
             _, high, low = beliefs[k + 1]

@@ -106,7 +106,7 @@ class Throttle:
         rate = limit.max_per_second if limit else None
         burst = None
         if limit:
-            burst = limit.burst or max(1, math.ceil(limit.max_per_second * _LATENESS))
+            burst = limit.burst or math.ceil(limit.max_per_second * _LATENESS)
         self._pacer = Pacer(rate, burst=burst)
         self._sent = 0.0  # recently, each request counting less the longer ago it was
         self._sent_at = -math.inf
@@ -163,7 +163,7 @@ class Throttle:
         return begins
 
     def _recently_sent(self, now: float) -> float:
-        return self._sent * math.exp((self._sent_at - now) / _MEMORY) if self._sent else 0.0
+        return self._sent * math.exp((self._sent_at - now) / _MEMORY)
 
     def _rate_now(self, slow_rate: float, now: float) -> float:
         passed = max(0.0, now - self._slow_since)
@@ -178,7 +178,6 @@ class TooLongAPause(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"{seconds:g} s")
         self.seconds = seconds
 
 
@@ -274,7 +273,7 @@ class Turnstile:
         """Take note that a request is over."""
         self._permits.release()
 
-    def slow_down(self, *, asked_at: float, pause: float | None, is_too_fast: bool = True) -> bool:
+    def slow_down(self, *, asked_at: float, pause: float | None, is_too_fast: bool) -> bool:
         """Take note that the server refused a request because there are too many: see :meth:`Throttle.slow_down`."""
         now = current_time()
         begins = self._throttle.slow_down(

@@ -23,7 +23,13 @@ def own_name() -> Generator[str]:
     """Have a name that nobody else has: host, its processes, the one of them, when that began, and chance."""
     process = os.getpid()
     chance = secrets.token_hex(4)
-    name = ":".join([socket.gethostname(), _processes(), str(process), _began(process), chance])
+    name = ":".join([
+        socket.gethostname(),
+        _processes(),
+        str(process),
+        str(_began(process)),
+        chance,
+    ])
     _at_work.add(name)
     try:
         yield name
@@ -59,15 +65,16 @@ def _processes() -> str:
         return _UNKNOWN
 
 
-def _began(process: int) -> str:
+def _began(process: int) -> str | None:
+    """Return when a process began, as far as that can be told; None if it has ended."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return _UNKNOWN if _exists(process) else "never"
+        return _UNKNOWN if _exists(process) else None
     # After the name, which may hold anything: state, parent, ... and as the 20th the time since the machine began.
     fields = stat.rpartition(")")[2].split()
     # Killed, but not buried: whoever started it has yet to ask for its exit code.
-    return "never" if fields[0] in {"Z", "X"} else fields[19]
+    return None if fields[0] == "Z" else fields[19]
 
 
 def _exists(process: int) -> bool:

@@ -98,7 +98,7 @@ class _PredictivePlanner:
         self._due: OrderedDict[int, float] = OrderedDict()
         self._parked: list[tuple[float, int]] = []  # (retry_at, id), cleaned lazily
         self._picks = 0  # since the last that went to an overdue job
-        self._picked_at = -math.inf
+        self._picked_at: float  # from the first pick on
         self._failures = 0  # since the last answer
 
     def add(
@@ -144,7 +144,7 @@ class _PredictivePlanner:
         overdue_at, chosen = self._overdue()
         if overdue_at > now:
             chosen = None
-        most = -1.0
+        most = 0.0
         is_their_turn = chosen is None or self._picks < _SWEEP - 1
         if is_their_turn and self._free_at <= now:
             for job, worth_at, hazard in self._candidates():
@@ -154,7 +154,7 @@ class _PredictivePlanner:
                         chosen, most = job, delay
         if chosen is None:
             return None
-        self._picks = self._picks + 1 if most >= 0 else 0
+        self._picks = self._picks + 1 if most else 0
         self._picked_at = now
         chosen.ready = False
         del self._oldest[chosen.id]
@@ -179,8 +179,7 @@ class _PredictivePlanner:
         if job.rhythm is None or not job.known:
             # The time since it was last answered for is kept to. A job that never was has no such rhythm: it is asked
             # for at gaps that double.
-            gap = now - job.polled
-            job.rhythm = min(max(gap, self._schedule.min_gap), self._schedule.max_gap)
+            job.rhythm = min(now - job.polled, self._schedule.max_gap)
         if retry_at is None:
             retry_at = now + job.rhythm
         job.retry_at = retry_at

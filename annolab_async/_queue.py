@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, insort
+from itertools import pairwise
+from operator import mul
 from typing import TYPE_CHECKING, Final
 
-from annolab_async._frontier import BUCKETS, EDGES, Frontier
+from annolab_async._frontier import CELLS, EDGES, Frontier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,8 +64,8 @@ class QueuedJob:
         self.id = job_id
         self.queue = queue
         self.polled = self.since = polled
-        self.bucket = 0
-        self.known = True
+        self.bucket: int  # from when it is added on
+        self.known: bool
         self.queued = False
         self.ready = True
         self.retry_at = math.inf
@@ -94,14 +96,14 @@ class Queue:
         self._jobs: dict[int, QueuedJob] = {}
         # Ids by rank: a sorted list a bucket, all full up to the last one in use; a heap, cleaned lazily, behind.
         self._ranks: list[list[int]] = [[] for _ in EDGES]
-        self._room = [high - low for low, high in zip((0, *EDGES), EDGES, strict=False)]
+        self._room = [high - low for low, high in pairwise((0, *EDGES))]
         self._rest: list[int] = []
         # (since, id) a cell, cleaned lazily: an entry counts while it says what the job says.
-        self._heaps: list[list[tuple[float, int]]] = [[] for _ in range(2 * BUCKETS)]
-        self._sizes = [0] * (2 * BUCKETS)
-        self._hazards = [0.0] * (2 * BUCKETS)
-        self._gaps = [min_gap] * (2 * BUCKETS)
-        self._moved_at = 0.0  # when the change happened that now makes jobs move up or down
+        self._heaps: list[list[tuple[float, int]]] = [[] for _ in range(CELLS)]
+        self._sizes = [0] * CELLS
+        self._hazards = [0.0] * CELLS
+        self._gaps: list[float]  # from when there is a job on
+        self._moved_at: float  # when the change happened that now makes jobs move up or down
         self._fresh = 0  # events until the hazards are computed anew
 
     def __len__(self) -> int:
@@ -145,10 +147,9 @@ class Queue:
         for cell, size in enumerate(self._sizes):
             heap = self._heaps[cell]
             while size and heap:
-                since, job_id = heap[0]
-                job = self._jobs.get(job_id)
-                if job is not None and job.ready and job.since == since and job.cell == cell:
-                    yield job, since + self._gaps[cell], self._hazards[cell]
+                if self._is_current(heap[0], cell):
+                    since, job_id = heap[0]
+                    yield self._jobs[job_id], since + self._gaps[cell], self._hazards[cell]
                     break
                 heapq.heappop(heap)
 
@@ -157,13 +158,14 @@ class Queue:
         cell = job.cell
         heap = self._heaps[cell]
         heapq.heappush(heap, (job.since, job.id))
-        if (
-            len(heap) > 2 * self._sizes[cell] + 64
-        ):  # mostly leftovers: keep what counts, at O(1) a push in the long run
-            jobs = (self._jobs.get(job_id) for _, job_id in heap)
-            self._heaps[cell] = sorted({
-                (j.since, j.id) for j in jobs if j is not None and j.ready and j.cell == cell
-            })
+        # Mostly leftovers: keep what counts, at O(1) a push in the long run.
+        if len(heap) > 2 * self._sizes[cell]:
+            self._heaps[cell] = sorted({entry for entry in heap if self._is_current(entry, cell)})
+
+    def _is_current(self, entry: tuple[float, int], cell: int) -> bool:
+        since, job_id = entry
+        job = self._jobs.get(job_id)
+        return job is not None and job.ready and job.since == since and job.cell == cell
 
     def _refresh(self) -> None:
         if self._fresh > 0 or not self._jobs:  # of no jobs there is nothing to compute, nor to keep
@@ -173,8 +175,8 @@ class Queue:
         worth = _WORTH
         if self._target_delay is not None:
             # With gaps of sqrt(2 * worth / hazard), half a gap, averaged over the ends to come, is the target.
-            ends = sum(n * h for n, h in zip(self._sizes, self._hazards, strict=True))
-            roots = sum(n * math.sqrt(h) for n, h in zip(self._sizes, self._hazards, strict=True))
+            ends = sum(map(mul, self._sizes, self._hazards))
+            roots = sum(map(mul, self._sizes, map(math.sqrt, self._hazards)))
             worth = 2.0 * (_AIM * self._target_delay * ends / roots) ** 2 if roots else _WORTH
         self._gaps = [
             max(self._min_gap, math.sqrt(2.0 * worth / h)) if h else math.inf for h in self._hazards
@@ -182,13 +184,8 @@ class Queue:
 
     def _insert(self, job: QueuedJob) -> None:
         """Rank a new job by id; each bucket that overflows passes its last on to the next."""
-        bucket = _REST
-        if len(self._ranks[-1]) < self._room[-1] or job.id < self._ranks[-1][-1]:
-            bucket = next(
-                b
-                for b, ids in enumerate(self._ranks)
-                if len(ids) < self._room[b] or job.id < ids[-1]
-            )
+        places = enumerate(bisect_left(ids, job.id) for ids in self._ranks)
+        bucket = next((b for b, place in places if place < self._room[b]), _REST)
         self._enter(job, bucket)
         while bucket < _REST and len(self._ranks[bucket]) > self._room[bucket]:
             last = self._jobs[self._ranks[bucket].pop()]
@@ -220,9 +217,8 @@ class Queue:
     def _move(self, job: QueuedJob, bucket: int) -> None:
         before = self._hazards[job.cell]
         self._sizes[job.cell] -= 1
-        if (
-            len(job.path) < 2 * BUCKETS
-        ):  # more only if jobs are added in front and end in turns, unpolled
+        # More only if jobs are added in front and end in turns, unpolled.
+        if len(job.path) < CELLS:
             job.path.append((self._moved_at, job.bucket))
         self._enter(job, bucket, before)
 
@@ -236,7 +232,7 @@ class Queue:
             insort(self._ranks[bucket], job.id)
         else:
             heapq.heappush(self._rest, job.id)
-            if len(self._rest) > 2 * (self._sizes[-1] + self._sizes[-2]) + 64:
+            if len(self._rest) > 2 * (len(self._jobs) - EDGES[-1]):
                 self._rest = sorted({
                     i for i in self._rest if i in self._jobs and self._jobs[i].bucket == _REST
                 })

@@ -181,7 +181,6 @@ class InferenceJob:
     state: JobState = field(
         init=False,
         repr=False,
-        eq=False,
         default=Factory(lambda job: JobState.of(job.status), takes_self=True),
     )
 

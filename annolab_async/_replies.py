@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -63,18 +62,18 @@ def read_job(
         InvalidResponse: the body is no job, or not the one asked for.
     """
     _check_status(reply, key, utc_now)
-    job, fault = _job(reply, asked_for)
-    if job is not None:
+    found = _job_or_fault(reply, asked_for)
+    if isinstance(found, InferenceJob):
         # A word that is not known may be anything, also what the server was sent.
-        is_known = job.state is not JobState.UNKNOWN
-        return job if is_known else evolve(job, status=key.strike(job.status))
-    fault = key.shown(fault)
+        is_known = found.state is not JobState.UNKNOWN
+        return found if is_known else evolve(found, status=key.strike(found.status))
+    found = key.shown(found)
     # Raised here, where no local variable and no exception on the way holds the body.
     salvaged = salvaged_id(reply.body)
     raise InvalidResponse(
         method=reply.method,
         path=reply.path,
-        fault=fault,
+        fault=found,
         excerpt=key.shown(_text(reply.body)),
         inference_job_id=salvaged if asked_for in {None, salvaged} else None,
     )
@@ -128,19 +127,19 @@ def _check_status(reply: Reply, key: ApiKey, utc_now: Callable[[], datetime]) ->
         )
 
 
-def _job(reply: Reply, asked_for: int | None) -> tuple[InferenceJob | None, str]:
+def _job_or_fault(reply: Reply, asked_for: int | None) -> InferenceJob | str:
     if reply.fault is not None:
-        return None, reply.fault
+        return reply.fault
     try:
         job = structure(InferenceJob, decode_json(reply.body))
     except ValueError as error:
-        return None, str(error)
+        return str(error)
     job_id = job.inference_job_id
     if job_id < 1:
-        return None, f"inferenceJobId is {job_id}, and ids begin at 1"
+        return f"inferenceJobId is {job_id}, and ids begin at 1"
     if asked_for not in {None, job_id}:
-        return None, f"inferenceJobId is {job_id}, and {asked_for} was asked for"
-    return job, ""
+        return f"inferenceJobId is {job_id}, and {asked_for} was asked for"
+    return job
 
 
 def _text(body: bytes) -> str:
@@ -180,17 +179,17 @@ def retry_after(headers: Mapping[str, str], utc_now: Callable[[], datetime]) -> 
         headers: those of the answer.
         utc_now: tells the time, for an answer without a ``Date``.
     """
-    text = headers.get("retry-after", "").strip()
-    if not text:
+    text, date = headers.get("retry-after"), headers.get("date")
+    if text is None:
         return None
+    text = text.strip()
     if _SECONDS.fullmatch(text):
         return float(text)
     at = _date(text)
     if at is None:
         return None
-    now = _date(headers.get("date", "")) or utc_now()
-    seconds = (at - now).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    now = (_date(date) if date else None) or utc_now()
+    return max(0.0, (at - now).total_seconds())
 
 
 def _date(text: str) -> datetime | None:

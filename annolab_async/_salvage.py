@@ -30,7 +30,7 @@ def salvaged_id(body: bytes) -> int | None:
     """
     body = body.removeprefix(BOM_UTF8)  # which whole answers may begin with, too
     depth = 0
-    text = name = b""
+    text = name = None
     ids: set[int | None] = set()
     position = 0
     for _ in range(_MOST_TOKENS):
@@ -49,14 +49,14 @@ def salvaged_id(body: bytes) -> int | None:
             if mark == b":":
                 name = text
             elif mark == b",":
-                name = b""
+                name = None
             elif name == _NAME:
-                word = token["word"] or b""
+                word = token["word"]
                 if position == len(body):
                     break  # it may go on
-                is_whole = _ID.fullmatch(word) and body[position] in _AFTER_A_NUMBER
+                is_whole = word and _ID.fullmatch(word) and body[position] in _AFTER_A_NUMBER
                 ids.add(int(word) if is_whole else None)
-            text = token["string"] or b""
+            text = token["string"]
         if depth == 0:
             break
     return ids.pop() if len(ids) == 1 else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from random import Random
 from typing import TYPE_CHECKING, Final, cast
 
@@ -128,7 +128,6 @@ class Sender:
             scope.cancel()
         while self._idle:
             self._idle.popleft().set()
-        self._scribe.tell_news()
 
     def cut_off(self) -> None:
         """Break off what is being sent; what that proves is written down."""
@@ -159,11 +158,7 @@ class Sender:
     async def _wait_for_work(self) -> None:
         woken = Event()
         self._idle.append(woken)
-        try:
-            await woken.wait()
-        finally:
-            with suppress(ValueError):
-                self._idle.remove(woken)
+        await woken.wait()
 
     def _look_for_work(self) -> None:
         # One, who wakes the next if there is more: there is news several times for each batch, and rarely work for all.
@@ -174,20 +169,17 @@ class Sender:
         self._busy += 1
         self._have_turns += 1
         self._look_for_work()
+        # Who is not let in is so because the run ends, and nobody counts any more.
         is_mine = False
-        try:
-            with CancelScope() as scope:
-                self._waiting.add(scope)
-                try:
-                    if (pause := self._pause_until - current_time()) > 0:
-                        await sleep(pause)
-                    await self._client.turns.enter("submit")
-                    is_mine = True
-                finally:
-                    self._waiting.discard(scope)
-        finally:
-            self._busy -= not is_mine
-            self._have_turns -= not is_mine
+        with CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                if (pause := self._pause_until - current_time()) > 0:
+                    await sleep(pause)
+                await self._client.turns.enter("submit")
+                is_mine = True
+            finally:
+                self._waiting.discard(scope)
         return is_mine
 
     def _leave_turn(self) -> None:
@@ -237,7 +229,7 @@ class Sender:
                 to,
                 error="It was being sent when the run was stopped." if may_exist else None,
             )
-            raise
+            raise  # to where the scope of it ends
         except SubmissionUnknown as error:
             await self._write(record, BatchState.UNKNOWN, error=str(error))
             self._note_unknown(error, record)

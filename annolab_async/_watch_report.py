@@ -42,7 +42,7 @@ class WatchReport:
         self._quiet_until = -math.inf  # after a warning, for a while
         self.noun = "job"
         self.level = logging.INFO
-        self.line_due: float = math.inf
+        self.line_due: float  # from open() on
 
     def open(self, now: float) -> None:
         """Take note that the watcher begins."""

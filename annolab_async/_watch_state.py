@@ -288,7 +288,7 @@ class WatchState:
 
     def _put_deadline(self, watched: Watched) -> None:
         heappush(self._deadlines, (watched.deadline, watched.job_id))
-        if len(self._deadlines) > 2 * len(self._watched) + 64:
+        if len(self._deadlines) > 2 * len(self._watched):
             # Mostly of jobs that have ended, behind one that has not: a service would pile them up.
             self._deadlines = [entry for entry in self._deadlines if self._is_current(*entry)]
             heapify(self._deadlines)

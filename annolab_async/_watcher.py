@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InferenceWatcher", "WatchOptions"]
 
-_BETWEEN_CHECKPOINTS: Final = 64
+_BETWEEN_CHECKPOINTS: Final = 100
 
 
 class WatchOptions(TypedDict, total=False):
@@ -135,7 +135,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         self._delivery = Delivery(keep_open=keep_open)
         self._polls = 0
         self._in_flight = 0
-        self._handed_out = 0
+        self._until_checkpoint = _BETWEEN_CHECKPOINTS
         self.report: WatchReport = WatchReport(client.hooks)
 
     @asynccontextmanager
@@ -279,10 +279,11 @@ class InferenceWatcher(AsyncContextManagerMixin):
     async def __anext__(self) -> Transition:
         # Before anything is taken, so that a cancellation loses nothing. Giving way each time would hand out a single
         # transition for each round of polls; never, and a consumer that does not wait would hold everybody up.
-        self._handed_out += 1
-        if self._handed_out % _BETWEEN_CHECKPOINTS:
+        self._until_checkpoint -= 1
+        if self._until_checkpoint:
             await checkpoint_if_cancelled()
         else:
+            self._until_checkpoint = _BETWEEN_CHECKPOINTS
             await checkpoint()
         while (transition := self._delivery.take()) is None:
             if self._is_done:
@@ -336,11 +337,7 @@ class InferenceWatcher(AsyncContextManagerMixin):
         """Wait until a job is due and may be asked for; return it, its request being let through the turnstile."""
         turns = self._client.turns
         now = current_time()
-        if (
-            not self._turn.locked()
-            and turns.is_free(now)
-            and (watched := self._state.pick(now)) is not None
-        ):
+        if turns.is_free(now) and (watched := self._state.pick(now)) is not None:
             turns.enter_nowait(now)
             return watched
         # One task at a time waits for the next job to fall due, the others for their turn to do so.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -163,6 +164,64 @@ def test_rows_of_ids_are_told_apart_wherever_they_overlap(rows: list[tuple[int, 
     assert [one for batch in batches for one in batch] == list(dict.fromkeys(source_ids))
 
 
+def test_a_row_across_two_blocks_is_remembered_in_both() -> None:
+    # The first block is one of bits by then, and the row stands in a batch of its own.
+    rows = [
+        range(64_000, 65_106),
+        range(65_533, 65_540),
+        range(65_536, 65_540),
+        range(65_533, 65_536),
+    ]
+    assert len(rows[0]) % 7 == 0
+    batches = cut(a_plan(chain(*rows), batch_size=7))
+    assert [one for batch in batches for one in batch] == [*rows[0], *rows[1]]
+
+
+def test_what_begins_and_ends_like_a_row_is_none() -> None:
+    row = range(64_000, 65_104)
+    batches = cut(a_plan([*row, 1, 3, 3, 4, 2, 8, 7, 5], batch_size=4))
+    assert [one for batch in batches for one in batch] == [*row, 1, 3, 4, 2, 8, 7, 5]
+
+
+@pytest.mark.parametrize(("count", "step"), [(1000, 7), (3000, 3), (70_000, 1)])
+@pytest.mark.anyio
+async def test_of_a_stream_just_those_are_left_out_that_have_come_before(
+    count: int, step: int
+) -> None:
+    cutter = Cutter(a_plan(streamed(range(1, 300)), batch_size=1))
+    cutter.leave_out(range(2, count, step))
+    batches = [batch async for batch in cast("AsyncIterable[tuple[int, ...]]", cutter.batches())]
+    expected = [one for one in range(1, 300) if one not in range(2, count, step)]
+    assert [one for batch in batches for one in batch] == expected
+    assert cutter.repeated == 0
+
+
+@pytest.mark.parametrize("value", [1, 2, 2**63 - 2, 2**63 - 1])
+@pytest.mark.parametrize("make", [int, Indexed])
+def test_the_smallest_and_the_largest_ids_are_ids(make: Any, value: int) -> None:
+    assert cut(a_plan([make(value)])) == [(value,)]
+
+
+@pytest.mark.parametrize("value", [-1, 0, 2**63, 2**64])
+def test_what_is_too_small_or_too_large_is_no_id_whatever_it_is_made_of(value: int) -> None:
+    with pytest.raises(ValueError, match="ids are integers from 1 up"):
+        a_plan([Indexed(value)])
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_many_ids_are_remembered_in_a_bit_each(step: int) -> None:
+    # 8 KiB for a block of 65,536; beside it stands the last batch.
+    cutter = Cutter(a_plan(iter(range(1, 10_000 * step, step)), batch_size=1000))
+    tracemalloc.start()
+    try:
+        for _ in cast("Iterator[Any]", cutter.batches()):
+            pass
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
+
+
 def test_a_generator_is_read_no_further_than_is_asked_for() -> None:
     numbers = count(1)
     batches = iter(cast("Iterator[Any]", Cutter(a_plan(numbers, batch_size=3)).batches()))
@@ -221,6 +280,11 @@ def test_of_many_that_are_no_ids_ten_are_named_and_the_others_counted(make: Any)
     with pytest.raises(ValueError, match=r"source_ids\[9\] is -9 and 990 more are none") as caught:
         cut(a_plan(make([*range(0, -1000, -1)])))
     assert "-10" not in str(caught.value)
+
+
+def test_of_ten_that_are_no_ids_all_are_named_and_no_others_counted() -> None:
+    with pytest.raises(ValueError, match=r"source_ids\[9\] is -9: ids are integers from 1 up"):
+        a_plan([*range(0, -10, -1)])
 
 
 def test_a_monster_among_the_ids_does_not_become_a_monster_of_a_message() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import anyio
@@ -26,6 +28,7 @@ from annolab_async import (
     NotFound,
     NotOpen,
     PermissionDenied,
+    RateLimited,
     RequestNotSent,
     RetryPolicy,
     ServerError,
@@ -33,7 +36,7 @@ from annolab_async import (
     WaitTimeout,
 )
 from tests.raw_server import raw_server
-from tests.service import BASE_URL, KEY, a_request, an_emulator, in_process
+from tests.service import BASE_URL, KEY, a_request, an_emulator, in_process, task_count
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +177,20 @@ async def test_retry_after_is_waited_for() -> None:
         began = anyio.current_time()
         await client.get_job(12)
         assert anyio.current_time() - began == pytest.approx(7)
+
+
+async def test_a_date_to_wait_for_is_compared_with_this_machines_clock_where_the_server_tells_none() -> (
+    None
+):
+    tomorrow = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+    http_client, _ = answering(httpx.Response(429, headers={"Retry-After": tomorrow}))
+    async with (
+        http_client,
+        AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+    ):
+        with pytest.raises(RateLimited) as caught:
+            await client.get_job(12)
+    assert caught.value.retry_after == pytest.approx(24 * 3600, abs=3600)
 
 
 async def test_an_answer_about_another_job_is_no_answer() -> None:
@@ -325,7 +342,9 @@ async def test_of_very_many_unknown_status_words_the_first_are_logged(
     ):
         for number in range(150):
             assert (await client.get_job(12)).status == f"W{number}"
-    assert sum("is not known" in line for line in caplog.messages) == 100
+    told = [line for line in caplog.records if "is not known" in line.getMessage()]
+    assert len(told) == 100
+    assert {line.__dict__["inference_job_id"] for line in told} == {12}
 
 
 async def test_wait_returns_an_errored_job_as_it_does_a_finished_one() -> None:
@@ -471,6 +490,23 @@ async def test_what_is_no_request_is_refused_before_anything_is_sent() -> None:
 def test_without_a_key_there_is_no_client() -> None:
     with pytest.raises(ConfigurationError, match="set ANNOLAB_API_KEY"):
         AsyncInferenceClient()
+
+
+def test_a_client_that_was_never_finished_can_be_shown() -> None:
+    client = AsyncInferenceClient.__new__(AsyncInferenceClient)
+    with pytest.raises(ConfigurationError):
+        client.__init__("")  # type: ignore[misc]  # as what shows the local variables of a traceback finds it
+    assert repr(client) == "AsyncInferenceClient(base_url='?')"
+
+
+async def test_waiting_for_one_job_takes_one_task_that_polls() -> None:
+    async with in_process(an_emulator()) as client, anyio.create_task_group() as tasks:
+        job = await client.submit(a_request())
+        before = task_count()
+        tasks.start_soon(client.wait, job)
+        await anyio.sleep(1)
+        # Who waits, the watcher's two of its own, and the one.
+        assert task_count() - before == 4
 
 
 def test_a_key_that_is_no_text_is_refused() -> None:

@@ -246,6 +246,55 @@ def test_what_has_ended_takes_little_room_though_nobody_looks(gap: float) -> Non
     assert look(books, 10_000 * gap).sources_per_second == pytest.approx(3 / gap, rel=0.02)
 
 
+def ended_at(*times: float) -> Books:
+    """Books in which a batch of three sources ended at each of these times."""
+    books = Books(0.0)
+    for number, time in enumerate(times, 1):
+        books.enter(BatchState.SUBMITTED, a_record(number, BatchState.FINISHED), time)
+    return books
+
+
+def test_an_end_counts_for_a_minute_to_the_moment() -> None:
+    assert look(ended_at(10.0), 70.0).sources_per_second == 3 / 60
+    assert look(ended_at(10.0), 70.1).sources_per_second == 0.0
+
+
+def test_what_ends_within_a_second_counts_together_and_what_ends_later_by_itself() -> None:
+    assert look(ended_at(10.0, 10.9), 70.5).sources_per_second == 0.0
+    assert look(ended_at(10.0, 11.0), 70.5).sources_per_second == 3 / 60
+    # A second is counted from the first end in it.
+    assert look(ended_at(10.0, 10.9, 11.5), 71.2).sources_per_second == 3 / 60
+
+
+@pytest.mark.parametrize(
+    ("kept", "counted", "has_all"),
+    [
+        ({}, {}, True),
+        ({}, {BatchState.FINISHED: 3, BatchState.PLANNED: 1, BatchState.SPLIT: 1}, True),
+        ({1: BatchState.ERRORED}, {BatchState.ERRORED: 1}, True),
+        ({1: BatchState.ERRORED}, {}, False),
+        ({}, {BatchState.ERRORED: 1}, False),
+        ({1: BatchState.ERRORED}, {BatchState.ERRORED: 2}, False),
+        ({1: BatchState.ERRORED}, {BatchState.LOST: 1}, False),
+        ({1: BatchState.ERRORED}, {BatchState.ERRORED: 1, BatchState.UNKNOWN: 1}, False),
+        (
+            {1: BatchState.ERRORED, 2: BatchState.UNKNOWN},
+            {BatchState.ERRORED: 1, BatchState.UNKNOWN: 1},
+            True,
+        ),
+    ],
+)
+def test_what_is_in_trouble_is_looked_for_where_the_ledger_counts_otherwise(
+    kept: dict[int, BatchState],
+    counted: dict[BatchState, int],
+    has_all: bool,  # noqa: FBT001
+) -> None:
+    books = Books(0.0)
+    for number, state in kept.items():
+        books.keep(a_record(number, state))
+    assert books.has_all_troubled(LedgerCounts(batches=counted, sources={})) is has_all
+
+
 def test_every_source_is_accounted_for_at_every_moment_of_any_run() -> None:
     @unhurried
     @given(st.data())

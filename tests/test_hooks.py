@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -43,7 +44,10 @@ from annolab_async import (
     WatchBegan,
     WatchEnded,
 )
+from annolab_async._hooks import Hooks
+from annolab_async._watch_report import WatchReport
 from annolab_async.emulator import Emulator, EmulatorServer, Exports
+from tests.builders import make_job, make_transition
 from tests.faults.chaos import answer, chaos, reply
 from tests.faults.leaks import SECRET, attributes
 from tests.observing import Front, Recorder
@@ -118,6 +122,7 @@ async def test_a_submission_is_told_once_however_often_it_is_sent() -> None:
         job = await client.submit(request)
     (submission,), (ended,) = hook.of(SubmissionBegan), hook.of(SubmissionEnded)
     assert (submission.request, submission.run, submission.batch) == (request, None, None)
+    assert submission.attempt == 1
     assert (ended.submission, ended.job, ended.inference_job_id) == (submission, job, 1)
     assert ended.duration == pytest.approx(3.0, abs=0.1)
     assert ended.error is None
@@ -441,6 +446,49 @@ async def test_headers_of_hooks_go_along_with_every_request(transport: Any) -> N
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "Accept-Encoding",
+        "Authorization",
+        "Connection",
+        "Content-Length",
+        "Content-Type",
+        "Expect",
+        "Host",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+    ],
+)
+def test_a_hook_may_not_say_what_the_library_says_itself_or_where_a_request_ends(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = Recorder()
+    hook.headers = {name: "1"}
+    ask = Hooks([hook]).request
+    assert ask is not None
+    assert ask(RequestBegan("poll", "GET", BASE_URL, PATH)) is None
+    assert "a hook may not send a header" in caplog.text
+
+
+METHODS = [name for name in vars(Recorder) if name.startswith("on_")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_object_with_any_one_of_the_methods_is_a_hook_and_hears_of_that_alone(
+    method: str,
+) -> None:
+    heard = list[object]()
+    hook: Any = SimpleNamespace(**{method: heard.append})
+    hooks = Hooks([hook])
+    tells = {name: getattr(hooks, name.removeprefix("on_")) for name in METHODS}
+    assert [name for name, tell in tells.items() if tell is not None] == [method]
+    tells[method](method)
+    assert heard == [method]
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {"Authorization": "Api-Key other"},
@@ -465,6 +513,18 @@ async def test_headers_that_would_break_a_request_are_left_out(
         assert sent["host"] == "localhost"
         assert not {"x-a", "x-b", "bad name"} & sent.keys()
     assert len([line for line in caplog.messages if "has raised" in line]) == 1
+
+
+@pytest.mark.parametrize("method", ["on_request", "on_request_end"])
+async def test_a_hook_of_requests_hears_of_reads_also_when_they_are_not_logged(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="annolab_async")
+    heard = list[object]()
+    hook: Any = SimpleNamespace(**{method: heard.append})
+    async with in_process(an_emulator(), hooks=[hook]) as client:
+        await client.get_job(await client.submit(a_request()))
+    assert len(heard) == 2
 
 
 async def test_a_hook_that_raises_is_logged_once_and_breaks_nothing(
@@ -514,9 +574,13 @@ def test_an_attribute_that_is_no_method_is_refused() -> None:
     class Odd:
         on_retry = 5
 
-    hooks: Any = [Odd()]
-    with pytest.raises(ConfigurationError, match="is no hook"):
-        AsyncInferenceClient(KEY, hooks=hooks)
+    class OddInPart(Recorder):
+        on_retry = 5  # type: ignore[assignment]
+
+    for odd in (Odd(), OddInPart()):
+        hooks: Any = [odd]
+        with pytest.raises(ConfigurationError, match="is no hook"):
+            AsyncInferenceClient(KEY, hooks=hooks)
 
 
 async def test_a_hook_needs_only_the_methods_that_it_has_a_use_for() -> None:
@@ -546,6 +610,18 @@ async def test_a_hook_needs_only_the_methods_that_it_has_a_use_for() -> None:
         await export.refresh()
     assert ends.count == 1
     assert others.count == 1 + 10 + 500
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [("on_watch", WatchBegan), ("on_watch_end", WatchEnded)]
+)
+def test_a_hook_may_hear_of_either_end_of_a_watch_alone(method: str, kind: type) -> None:
+    heard = list[object]()
+    hook: Any = SimpleNamespace(**{method: heard.append})
+    report = WatchReport(Hooks([hook]))
+    report.added(7, None, None)
+    report.changed(make_transition(7, make_job(7, "Finished"), None, Outcome.FINISHED))
+    assert [type(record) for record in heard] == [kind]
 
 
 async def test_a_hook_of_beginnings_alone_is_told_of_them() -> None:

@@ -114,9 +114,31 @@ def test_the_first_request_after_a_429_that_names_no_time_does_not_go_at_once(
     throttle, now = Throttle(), 0.0
     throttle.take(now)
     assert not throttle.slow_down(now, asked_at=now, pause=pause)
-    assert throttle.free_at() > now + 0.1, "also where too little was sent to tell a rate"
+    assert throttle.free_at() == now + 1.0, "also where too little was sent to tell a rate"
     throttle, now = slowed(100)
     assert throttle.free_at() >= now + 1 / 100, "later than was too soon"
+
+
+def test_an_idle_time_after_a_429_is_not_made_up_for_by_a_burst() -> None:
+    throttle, now = slowed(100)
+    times = send_all(throttle, 50, now + 8)
+    assert times[0] == now + 8
+    assert times[-1] - times[0] == pytest.approx(49 / 90, abs=0.05), "nine tenths of the rate"
+
+
+def test_the_rate_so_far_is_that_of_some_five_seconds() -> None:
+    throttle = Throttle()
+    send_all(throttle, 500)
+    throttle.slow_down(0.0, asked_at=0.0, pause=None)
+    assert throttle.free_at() == pytest.approx(1 / 50), "half of 100 a second"
+
+
+@pytest.mark.parametrize(("after", "is_free"), [(69.9, False), (70.0, True)])
+def test_seventy_seconds_after_a_429_a_client_is_free_again(after: float, is_free: bool) -> None:  # noqa: FBT001
+    throttle = Throttle()
+    throttle.slow_down(0.0, asked_at=0.0, pause=None)
+    send_all(throttle, 1, after)
+    assert (throttle.free_at() <= after) is is_free
 
 
 def test_in_the_end_a_client_is_free_again() -> None:
@@ -268,8 +290,43 @@ async def test_a_pause_that_begins_while_one_waits_is_kept_to() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(turnstile.enter, "submit")
         await anyio.wait_all_tasks_blocked()
-        assert turnstile.slow_down(asked_at=began, pause=10)
+        assert turnstile.slow_down(asked_at=began, pause=10, is_too_fast=True)
     assert anyio.current_time() >= began + 10
+
+
+@in_virtual_time
+@pytest.mark.parametrize(
+    ("pause", "is_full", "reason"),
+    [
+        (0.5, False, "retry_after"),
+        (0.5, True, "retry_after"),
+        (None, False, "rate_limit"),
+        (None, True, "connections"),
+    ],
+)
+async def test_who_waits_is_told_what_for_when_it_began_to(
+    pause: float | None,
+    is_full: bool,  # noqa: FBT001
+    reason: str,
+) -> None:
+    waits = list[tuple[Any, ...]]()
+
+    def on_wait(*wait: Any) -> None:
+        waits.append(wait)
+
+    turnstile = Turnstile(2, Throttle(RateLimit(0.1, burst=1)), on_wait)
+    await turnstile.enter("submit")
+    if is_full:
+        await turnstile.enter("submit")
+        waits.clear()
+    if pause:
+        turnstile.slow_down(asked_at=anyio.current_time(), pause=pause, is_too_fast=True)
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(turnstile.enter, "read")
+        await anyio.sleep(4)
+        turnstile.leave()
+    assert waits == [("read", pytest.approx(anyio.current_time() - began), reason)]
 
 
 @in_virtual_time
@@ -277,8 +334,16 @@ async def test_a_timer_that_rings_a_hair_early_is_not_set_again() -> None:
     throttle = Throttle(RateLimit(1, burst=1))
     turnstile, now = Turnstile(2, throttle), anyio.current_time()
     assert turnstile.enter_nowait(now)
-    assert not turnstile.enter_nowait(now + 1 - 1e-3)
+    assert not turnstile.enter_nowait(now + 1 - 1.5e-6)
     assert turnstile.enter_nowait(now + 1 - 1e-9)
+
+
+def test_a_millionth_of_a_second_early_is_not_too_early() -> None:
+    throttle = Throttle(RateLimit(1, burst=1))
+    throttle.take(0.0)
+    early = 1.0 - 1e-6
+    assert early + 1e-6 == 1.0
+    assert Turnstile(2, throttle).is_free(early)
 
 
 @in_virtual_time
@@ -291,7 +356,7 @@ async def test_a_pause_of_just_the_patience_is_waited_out() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(enter)
             await anyio.wait_all_tasks_blocked()
-            turnstile.slow_down(asked_at=began, pause=60)
+            turnstile.slow_down(asked_at=began, pause=60, is_too_fast=True)
             tasks.start_soon(enter)
             await anyio.wait_all_tasks_blocked()
             turnstile.leave()
@@ -317,7 +382,7 @@ async def test_who_has_no_patience_does_not_wait_out_a_long_pause() -> None:
         for patience in (30, 30, 200):
             tasks.start_soon(send, patience)
         await anyio.sleep(0.5)
-        assert turnstile.slow_down(asked_at=began, pause=100)
+        assert turnstile.slow_down(asked_at=began, pause=100, is_too_fast=True)
         await anyio.wait_all_tasks_blocked()
         assert refused == [100, 100], "those that wait are told at once"
         await send(99)

@@ -96,12 +96,13 @@ def test_discard_drops_all_that_waits_for_a_job_and_nothing_else() -> None:
 
 
 def test_what_is_discarded_behind_one_that_nobody_reads_does_not_pile_up() -> None:
-    mailbox = TransitionMailbox()
+    mailbox, most = TransitionMailbox(), 0
     mailbox.put(step(1, None, "Queued"))
     for job_id in range(2, 1000):
         mailbox.put(step(job_id, None, "Queued"))
         mailbox.discard(job_id)
-    assert len(mailbox._letters) <= 2
+        most = max(most, len(mailbox._letters))
+    assert most == 2, "half of them may be void"
     assert drain(mailbox) == [step(1, None, "Queued")]
 
 

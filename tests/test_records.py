@@ -200,7 +200,9 @@ def test_a_state_is_an_end_only_when_finished_or_errored() -> None:
 
 
 def test_the_repr_of_a_job_is_the_call_that_makes_it() -> None:
-    assert repr(InferenceJob(7, "Queued", (1,))) == (
+    job = InferenceJob(7, "Queued", (1,))
+    assert not job.is_terminal
+    assert repr(job) == (  # without the state that was worked out for that
         "InferenceJob(inference_job_id=7, status='Queued', source_ids=(1,), project_id=None, "
         "project_name=None, output_layer_id=None, output_layer_name=None)"
     )

@@ -107,8 +107,9 @@ def test_a_redirect_is_told_by_the_host_to_which_it_leads(location: str, where: 
     assert status_error("made", 409, location=location).message == "made"
 
 
-def test_the_repr_of_a_reply_does_not_show_its_body() -> None:
-    assert "HUSH" not in repr(make_reply("HUSH"))
+def test_the_repr_of_a_reply_shows_nothing_that_the_server_said() -> None:
+    reply = evolve(make_reply("HUSH", location="HUSH"), fault="HUSH")
+    assert repr(reply) == "Reply(method='GET', path='/v1/infer/batch/7', status_code=200)"
 
 
 def test_a_long_message_is_cut() -> None:
@@ -220,9 +221,11 @@ def test_no_other_id_is_salvaged_than_the_one_asked_for() -> None:
 
 
 def test_the_id_of_a_job_is_salvaged_wherever_it_stands_in_an_object() -> None:
-    assert invalid('{"sourceIds": [1], "inferenceJobId": 7}').inference_job_id == 7
+    for before in ('"sourceIds": [1]', '"a": {"b": {"c": "d"}}', '"a": ["b", ["c"], {}]'):
+        assert invalid(f'{{{before}, "inferenceJobId": 7}}').inference_job_id == 7
     fields = "".join(f'"n{number}": {number}, ' for number in range(1000))
     assert invalid(f'{{{fields} "inferenceJobId": 7}}').inference_job_id == 7
+    assert invalid(f'{{{3 * fields} "inferenceJobId": 7}}').inference_job_id is None, "too far"
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_backoff_with_extreme_numbers_is_at_its_cap(
         ({"total_time": math.inf}, ["total_time is inf"]),
         ({"longest_retry_after": -1}, ["longest_retry_after is -1"]),
         ({"longest_retry_after": math.nan}, ["longest_retry_after is nan"]),
+        ({"longest_retry_after": math.inf}, ["longest_retry_after is inf"]),
         (
             {"attempts": -1, "first": -1, "factor": 0},
             ["attempts is -1", "first <= cap", "factor is 0"],

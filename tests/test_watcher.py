@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections import defaultdict
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +252,8 @@ async def test_a_job_that_went_back_is_asked_for_again_before_its_regular_time()
     assert "status went back from 'Running' to 'Queued'" in str(again.error)
     assert again.error.went_back
     assert again.error.inference_job_id == 1
+    assert (again.error.method, again.error.path) == ("GET", "/v1/infer/batch/1")
+    assert again.error.excerpt == ""
 
 
 async def test_what_is_not_believed_is_not_the_last_state_of_a_job_that_times_out() -> None:
@@ -468,6 +473,14 @@ async def test_who_iterates_is_given_what_others_have_waited_for_however_late(
     assert [each.job for each in seen] == jobs
 
 
+async def test_ten_thousand_ends_are_remembered() -> None:
+    delivery, ended = _delivery.Delivery(keep_open=True), make_job(1, "Finished")
+    for job_id in range(10_001):
+        delivery.publish(make_transition(job_id, ended, None, Outcome.FINISHED))
+    assert delivery.end_of(0) is None
+    assert delivery.end_of(1) is not None
+
+
 async def test_an_end_that_is_heard_of_when_it_is_forgotten_is_let_go_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -503,6 +516,10 @@ async def test_jobs_are_taken_one_by_one_and_by_the_list() -> None:
         async with client.watch() as watcher:
             watcher.add(jobs[0], jobs[1:3], (job.inference_job_id for job in jobs[3:]))
             assert watcher.stats.active == 4
+            watcher.add(jobs, 99)
+            assert watcher.stats.active == 5, (
+                "what is watched already keeps out nothing that follows it"
+            )
 
 
 async def test_a_single_job_needs_no_list() -> None:
@@ -636,6 +653,35 @@ async def test_polls_keep_to_what_their_client_may_send(latency: float) -> None:
     assert emulator.stats.max_in_flight <= 2
 
 
+async def test_a_job_that_is_discarded_while_its_poll_waits_for_its_turn_takes_nobodys_turn() -> (
+    None
+):
+    async with in_process(an_emulator(latency=5.0), max_connections=1) as client:
+        job = await client.submit(a_request())
+        async with client.watch(keep_open=True) as watcher, anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(client.get_job, job)
+                await anyio.sleep(1)
+                watcher.add(job.inference_job_id)  # due at once, as nothing is known of it
+                await anyio.wait_all_tasks_blocked()
+                watcher.discard(job)
+                await anyio.sleep(10)
+            with anyio.fail_after(6):
+                await client.get_job(job)
+            assert watcher.stats.polls == 0
+
+
+async def test_a_watcher_keeps_no_job_that_it_was_given_once_it_has_ended() -> None:
+    async with in_process(an_emulator()) as client:
+        jobs = await submit_many(client, 3)
+        given = [weakref.ref(job) for job in jobs]
+        async with client.watch(jobs, max_concurrent_polls=1) as watcher:
+            del jobs
+            assert len(await everything(watcher)) > 3
+            gc.collect()
+            assert sum(job() is not None for job in given) <= 1, "the last that was asked for"
+
+
 async def test_what_ended_all_watching_first_is_what_is_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -652,8 +698,27 @@ async def test_what_ended_all_watching_first_is_what_is_raised(
                 await anext(watcher)
 
 
+async def test_what_is_no_error_of_the_library_is_raised_as_it_is_to_everyone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = LookupError("not today")
+
+    async def poll_status(*_: object, may_go_back: bool) -> None:  # noqa: ARG001
+        raise error
+
+    async with in_process(an_emulator()) as client:
+        monkeypatch.setattr(client, "poll_status", poll_status)
+        async with client.watch([1, 2]) as watcher:
+            for call in (partial(anext, watcher), partial(watcher.wait, 2)):
+                with pytest.raises(LookupError) as caught, anyio.fail_after(10):
+                    await call()
+                assert caught.value is error
+            with pytest.raises(LookupError):
+                watcher.add(3)
+
+
 async def test_a_consumer_that_never_waits_gives_way_to_others_now_and_then() -> None:
-    ended = [make_job(job_id, "Finished") for job_id in range(1, 641)]
+    ended = [make_job(job_id, "Finished") for job_id in range(1, 1001)]
     turns = 0
 
     async def other() -> None:
@@ -668,9 +733,11 @@ async def test_a_consumer_that_never_waits_gives_way_to_others_now_and_then() ->
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(other)
-        assert len(await everything(watcher)) == 640
+        assert len(await everything(watcher)) == 1000
         tasks.cancel_scope.cancel()
-    assert 640 / 128 <= turns <= 640 / 32, "for each transition would be a round of polls for each"
+    assert 1000 / 150 <= turns <= 1000 / 75, (
+        "for each transition would be a round of polls for each"
+    )
 
 
 async def test_a_cancelled_consumer_takes_nothing() -> None:

@@ -47,6 +47,8 @@ class Database:
         read_only: whether nothing is to be written but what brings older tables to today's version.
     """
 
+    _is_committing: bool  # at this attempt
+
     def __init__(
         self,
         dialect: Dialect,
@@ -62,7 +64,6 @@ class Database:
         self._engine: Engine | None = None
         self._connection: Connection | None = None
         self._is_hurried = Event()
-        self._is_committing = False
 
     def open(self) -> None:
         """Connect, and bring the tables to today's version.
@@ -158,10 +159,7 @@ class Database:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._drop()
-        if self._engine:
-            self._engine.dispose()
-            self._engine = None
+        self._drop()  # the engine itself keeps none
 
     def hurry(self) -> None:
         """Stop waiting for a lost connection to come back. May be called from any thread."""
@@ -229,8 +227,7 @@ class Database:
         if connection is not None:
             # What is wrong with it is known already, or does not matter any more.
             with suppress(SQLAlchemyError):
-                connection.invalidate()
-                connection.close()
+                connection.invalidate()  # no close(), which would ask the server for a rollback
 
 
 def _is_everyones(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import frozen
-from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from annolab_async.errors import LedgerError
@@ -93,14 +93,13 @@ class SQLite:
     """
 
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+    _read_only: bool  # as make_engine() was last told
 
     def __init__(self, url: URL, clock: Callable[[], float], *, busy_seconds: float) -> None:
         self.where = str(url.database)
         self._url = url.set(drivername="sqlite+pysqlite")
         self._clock = clock
         self._busy_seconds = busy_seconds
-        self._begin = "BEGIN"
-        self._read_only = False
 
     def make_engine(self, *, read_only: bool = False) -> Engine:
         """Return an engine that leaves transactions to :meth:`begin`."""
@@ -117,12 +116,7 @@ class SQLite:
         if read_only and _is_at_rest_and_not_ours(path := Path(self._url.database)):
             uri = f"{path.absolute().as_uri()}?immutable=1"
             options = {"creator": partial(sqlite3.connect, uri, uri=True, **arguments)}
-        engine = create_engine(self._url, poolclass=NullPool, hide_parameters=True, **options)
-        event.listen(engine, "begin", self._on_begin)
-        return engine
-
-    def _on_begin(self, connection: Connection) -> None:
-        connection.exec_driver_sql(self._begin)
+        return create_engine(self._url, poolclass=NullPool, hide_parameters=True, **options)
 
     def prepare(self, connection: Connection) -> None:
         """Make commits durable, and check that they are; check the file."""
@@ -153,8 +147,8 @@ class SQLite:
 
     def begin(self, connection: Connection, *, is_write: bool) -> int:
         """Begin; a writer at once as one, since one that becomes it later cannot wait for others."""
-        self._begin = "BEGIN IMMEDIATE" if is_write else "BEGIN"
         connection.begin()
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
         return round(self._clock() * 1_000_000)
 
     def lock(self, connection: Connection) -> None:

@@ -130,7 +130,8 @@ class MemoryRun:
         return self.info
 
     def _plan_chunk(self, first: int, chunk: Sequence[tuple[int, ...]], *, may_grow: bool) -> None:
-        here = self._planned[first - 1 : first - 1 + len(chunk)]
+        begin = first - 1
+        here = self._planned[begin : begin + len(chunk)]
         for record, source_ids in zip(here, chunk, strict=False):
             if record.source_ids != source_ids:
                 raise other_sources(_NAME, self.info.name, record.number)
@@ -251,24 +252,22 @@ class MemoryRun:
         limit: int | None = None,
     ) -> AsyncGenerator[BatchRecord]:
         """Yield batches by their numbers; see :meth:`LedgerRun.batches`."""
-        left = limit
-        while left is None or left > 0:
+        last, left = after or 0, limit
+        while True:
             await checkpoint()
             page = list(
-                islice(self._after(after, states), _PAGE if left is None else min(_PAGE, left))
+                islice(self._after(last, states), _PAGE if left is None else min(_PAGE, left))
             )
             for record in page:
                 yield record
             if len(page) < _PAGE:
                 return
-            after = page[-1].number
+            last = page[-1].number
             left = None if left is None else left - len(page)
 
-    def _after(
-        self, after: int | None, states: Collection[BatchState] | None
-    ) -> Iterator[BatchRecord]:
-        planned = islice(self._planned, max(after or 0, 0), None)
-        parts = islice(self._parts, max((after or 0) - FIRST_SPLIT_NUMBER + 1, 0), None)
+    def _after(self, last: int, states: Collection[BatchState] | None) -> Iterator[BatchRecord]:
+        planned = islice(self._planned, max(last, 0), None)
+        parts = islice(self._parts, max(last - FIRST_SPLIT_NUMBER + 1, 0), None)
         for record in chain(planned, parts):
             if states is None or record.state in states:
                 yield record

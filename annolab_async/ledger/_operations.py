@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
-from sqlalchemy import bindparam, delete, func, insert, literal, literal_column, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 
 from annolab_async._batch_records import (
     FIRST_SPLIT_NUMBER,
@@ -144,13 +144,12 @@ def plan_chunk(
 def end_plan(session: Session, *, where: str, run_id: int, count: int) -> RunInfo:
     """Write down how many batches the plan has."""
     run = _locked_run(session, run_id)
-    here = session.connection.scalar(
-        select(func.max(batches.c.number)).where(
-            batches.c.run_id == run_id, batches.c.number < FIRST_SPLIT_NUMBER
-        )
+    last = select(func.max(batches.c.number)).where(
+        batches.c.run_id == run_id, batches.c.number < FIRST_SPLIT_NUMBER
     )
-    if count < (here or 0):
-        raise too_few(where, run.name, here=here or 0, given=count)
+    here = session.connection.scalar(last) or 0
+    if count < here:
+        raise too_few(where, run.name, here=here, given=count)
     session.connection.execute(
         update(runs).where(runs.c.id == run_id).values(planned_batches=count)
     )
@@ -225,7 +224,9 @@ def take_over(
             leases.c.owner != owner,
         )
     )
-    alive = select(literal(1)).where(leases.c.run_id == run_id, leases.c.owner == batches.c.owner)
+    alive = select(leases.c.owner).where(
+        leases.c.run_id == run_id, leases.c.owner == batches.c.owner
+    )
     found = _locked(
         session,
         batches_of(run_id).where(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import BigInteger, Column, Index, MetaData, Table, Text, inspect, select, text
+from sqlalchemy import BigInteger, Column, MetaData, Table, Text, inspect, select, text
 
 from annolab_async.errors import LedgerError
 
@@ -27,6 +27,7 @@ __all__ = [
     "transitions",
 ]
 
+# For statements; what else holds of the columns, such as which are never null, the migrations say.
 METADATA: Final = MetaData()
 
 schema: Final = Table("annolab_schema", METADATA, Column("schema_version", BigInteger))
@@ -34,68 +35,60 @@ schema: Final = Table("annolab_schema", METADATA, Column("schema_version", BigIn
 runs: Final = Table(
     "annolab_runs",
     METADATA,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("name", Text, nullable=False),
-    Column("fingerprint", Text, nullable=False),
-    Column("details", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
+    Column("id", BigInteger, primary_key=True),
+    Column("name", Text),
+    Column("fingerprint", Text),
+    Column("details", Text),
+    Column("created_at", BigInteger),
     Column("planned_batches", BigInteger),
-    Column("next_split_number", BigInteger, nullable=False),
+    Column("next_split_number", BigInteger),
 )
 
 batches: Final = Table(
     "annolab_batches",
     METADATA,
-    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("state", Text, nullable=False),
-    Column("version", BigInteger, nullable=False),
+    Column("run_id", BigInteger, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("state", Text),
+    Column("version", BigInteger),
     Column("inference_job_id", BigInteger),
-    Column("attempts", BigInteger, nullable=False),
+    Column("attempts", BigInteger),
     Column("status", Text),
     Column("error", Text),
     Column("owner", Text),
     Column("parent", BigInteger),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger),
+    Column("updated_at", BigInteger),
     Column("sent_at", BigInteger),
     Column("submitted_at", BigInteger),
     Column("ended_at", BigInteger),
-    Column("source_count", BigInteger, nullable=False),
-    Column("source_ids", Text, nullable=False),
-)
-# Serves pages, which ask for the lowest numbers in a state, and counts, which read nothing else.
-Index(
-    "annolab_batches_by_state",
-    batches.c.run_id,
-    batches.c.state,
-    batches.c.number,
-    batches.c.source_count,
+    Column("source_count", BigInteger),
+    Column("source_ids", Text),
 )
 
 transitions: Final = Table(
     "annolab_transitions",
     METADATA,
-    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("version", BigInteger, primary_key=True, autoincrement=False),
-    Column("change_id", Text, nullable=False),
-    Column("previous", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("owner", Text, nullable=False),
+    Column("run_id", BigInteger, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("change_id", Text),
+    Column("previous", Text),
+    Column("state", Text),
+    Column("owner", Text),
     Column("inference_job_id", BigInteger),
     Column("status", Text),
     Column("error", Text),
-    Column("at", BigInteger, nullable=False),
+    Column("at", BigInteger),
     Column("uncertainty", BigInteger),
 )
 
 leases: Final = Table(
     "annolab_leases",
     METADATA,
-    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("run_id", BigInteger, primary_key=True),
     Column("owner", Text, primary_key=True),
-    Column("expires_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
 )
 
 # What is written here is never edited: databases out there were made by it.
@@ -134,6 +127,7 @@ _MIGRATIONS: Final[list[tuple[str, ...]]] = [
             PRIMARY KEY (run_id, number)
         )
         """,
+        # For pages, which ask for the lowest numbers in a state, and counts, which read nothing else.
         """
         CREATE INDEX annolab_batches_by_state
             ON annolab_batches (run_id, state, number, source_count)
@@ -185,17 +179,17 @@ def migrate(connection: Connection, where: str) -> None:
     Raises:
         LedgerError: the tables are of a newer version, or of no version.
     """
-    version = _version(connection, where)
+    version, today = _version(connection, where), len(_MIGRATIONS)
     if version == 0:
         connection.execute(
             text("CREATE TABLE annolab_schema (schema_version BIGINT NOT NULL PRIMARY KEY)")
         )
-        connection.execute(schema.insert().values(schema_version=0))
+        connection.execute(schema.insert().values(schema_version=today))
     for statements in _MIGRATIONS[version:]:
         for statement in statements:
             connection.execute(text(statement))
     # Also when nothing has changed: whether it can be written must show now, not once batches are sent.
-    connection.execute(schema.update().values(schema_version=len(_MIGRATIONS)))
+    connection.execute(schema.update().values(schema_version=today))
 
 
 def is_current(connection: Connection, where: str) -> bool:

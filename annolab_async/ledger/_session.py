@@ -42,7 +42,7 @@ _VERSIONS: Final = (
     select(tables.batches.c.number, tables.batches.c.version)
     .where(
         tables.batches.c.run_id == bindparam("of_run"),
-        tables.batches.c.number.in_(bindparam("of_numbers", expanding=True)),
+        tables.batches.c.number.in_(bindparam("of_numbers")),
     )
     # The same order everywhere, so that no two wait for each other.
     .order_by(tables.batches.c.number)
@@ -130,7 +130,12 @@ class Session:
         dialect: what kind of database it is.
         now: the time by the ledger's clock, in microseconds since 1970.
         is_repeat: whether an attempt before this one may have been committed.
+
+    Attributes:
+        change_id: by which the changes of the call at work are known in the histories.
     """
+
+    change_id: str
 
     def __init__(
         self,
@@ -144,7 +149,6 @@ class Session:
         self._dialect = dialect
         self.now = now
         self.is_repeat = is_repeat
-        self.change_id = ""
         # The leases that were given within it already: run, owner and until when.
         self.leased: set[tuple[int, str, int]] = set()
         self._changes: list[dict[str, Any]] = []

@@ -169,7 +169,7 @@ def _dialect(url: str | URL, clock: Callable[[], float], busy_seconds: float) ->
             # SQLAlchemy does so since 2.1: by another version, it would be another file, and all be sent again.
             parsed = parsed.set(database=unquote(path))
         return SQLite(parsed, clock, busy_seconds=busy_seconds)
-    if parsed is not None and "@" in (parsed.host or ""):
+    if parsed is not None and "@" in str(parsed.host):
         # What stands before it is the end of the password.
         raise LedgerError(
             where=f"{parsed.drivername}://…",

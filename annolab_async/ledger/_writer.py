@@ -32,24 +32,36 @@ T = TypeVar("T")
 _AT_ONCE: Final = 256
 
 
+@define(eq=False, kw_only=True)
+class Awaited:
+    """Something that a task waits for and the thread does.
+
+    Attributes:
+        error: why it could not be done.
+        done: set when it is over.
+        loop: in which it is waited for.
+    """
+
+    error: BaseException | None = None
+    done: Event = Factory(Event)
+    loop: object = field(factory=lambda: current_token().native_token)
+
+
 @define(eq=False)
-class Work(Generic[T]):
+class Work(Awaited, Generic[T]):
     """Something to do in a transaction, and what came of it.
 
     Attributes:
         function: what to do.
         is_write: whether it changes anything.
         change_id: by which a change of this call is known in the histories.
-        result, error: what came of it; one of them is set when it is done.
+        result: what came of it, if there is no error.
     """
 
     function: Callable[[Session], T]
     is_write: bool
-    change_id: str = ""
+    change_id: str
     result: T | None = None
-    error: BaseException | None = None
-    done: Event = Factory(Event)
-    loop: object = field(factory=lambda: current_token().native_token)
 
 
 class Engine(Protocol):
@@ -80,10 +92,9 @@ class Writer:
         self._engine = engine
         self._queue: SimpleQueue[Work[Any] | None] = SimpleQueue()
         # Not random each: to ask the system for randomness lets the other thread run, and then waits for it.
-        self._change_ids = map(f"{uuid4().hex}-{{}}".format, count(1))
+        self._change_ids = map(f"{uuid4().hex}-{{}}".format, count())
         self._is_open = False
-        self._opened = Work[None](lambda _: None, is_write=False)
-        self._closed = Work[None](lambda _: None, is_write=False)
+        self._opened, self._closed = Awaited(), Awaited()
         # A daemon: a process that is told to end does not wait for a network that is gone.
         self._thread = Thread(target=self._run, name=f"annolab ledger {where}", daemon=True)
 
@@ -93,7 +104,6 @@ class Writer:
         Raises:
             LedgerError: it could not open its ledger; the thread has ended.
         """
-        await checkpoint_if_cancelled()
         self._thread.start()
         try:
             with CancelScope(shield=True):
@@ -169,7 +179,7 @@ class Writer:
         return group
 
 
-def _deliver(group: Sequence[Work[Any]]) -> None:
+def _deliver(group: Sequence[Awaited]) -> None:
     of_loop: defaultdict[Any, list[Event]] = defaultdict(list)
     for work in group:
         of_loop[work.loop].append(work.done)

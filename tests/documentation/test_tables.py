@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
-import pytest
-
-import annolab_async
-from annolab_async import BatchState, FanOut, InferenceWatcher, Outcome, _hooks, errors
+from annolab_async import BatchState, Outcome, _hooks, errors
 from annolab_async._otel_meters import Meters
 from annolab_async.cli._problems import ExitStatus
 from docs.examples.fastapi_service.answers import CODES
@@ -56,35 +51,6 @@ def test_states_of_batches() -> None:
 def test_errors() -> None:
     told = [name for first, *_ in rows("docs/errors.md", "| error |") for name in quoted(first)]
     assert sorted(told) == sorted({*errors.__all__} - {"AnnoLabError"})
-
-
-# What these pass options on to, and the arguments that are what it is about, not how.
-TAKES_OPTIONS_OF = {
-    "AsyncInferenceClient.watch": InferenceWatcher,
-    "AsyncInferenceClient.fan_out": FanOut,
-}
-SUBJECTS = {"self", "client", "job", "jobs", "plan"}
-OPTIONS = re.findall(r"^## (\S+)$", (ROOT / "docs/options.md").read_text("utf-8"), re.MULTILINE)
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_options_and_their_defaults(name: str) -> None:
-    takes: Any = TAKES_OPTIONS_OF.get(name) or attrgetter(name)(annolab_async)
-    parameters = inspect.signature(takes).parameters
-    told = {
-        quoted(option)[0]: inspect.Parameter.empty
-        if default == "required"
-        else ast.literal_eval(default.strip("`"))
-        for option, default, _ in rows("docs/options.md", f"## {name}\n\n| option |")
-    }
-    assert told == {
-        parameter: value.default
-        for parameter, value in parameters.items()
-        if parameter not in SUBJECTS
-    }
-    assert [type(value) for value in told.values()] == [
-        type(parameters[option].default) for option in told
-    ]
 
 
 def test_hooks_and_what_they_are_told() -> None:

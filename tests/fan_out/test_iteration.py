@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -15,12 +16,17 @@ from annolab_async import (
     NotFound,
     NotOpen,
     PermissionDenied,
+    _fan_out,
 )
 from annolab_async._batch_records import NEXT_STATES
+from annolab_async.ledger import open_ledger
+from annolab_async.ledger._memory import MemoryRun
 from tests.fan_out.service import Service, a_plan, in_ledger, states_of, to_end
 from tests.service import KEY, in_process, task_count
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from annolab_async import BatchRecord, FanOut
     from annolab_async.ledger import Ledger
 
@@ -242,7 +248,15 @@ async def test_after_its_block_a_run_still_tells_and_does_nothing_more(ledger: L
         assert sum(run.summary.sources.values()) == 10
         rest = await to_end(run)
         assert all(record.number for record in rest)
-        for call in (run.retry, run.drain, lambda: run.resolve(1, resend=True)):
+        for call in (
+            run.retry,
+            run.drain,
+            run.export,
+            run.results,
+            run.report,
+            lambda: run.resolve(1, resend=True),
+            lambda: anext(run.batches()),
+        ):
             with pytest.raises(NotOpen):
                 await call()
         with pytest.raises(NotOpen, match="make another one"):
@@ -264,6 +278,62 @@ def test_where_a_run_was_when_it_stopped_is_told_when_its_event_loop_has_ended(
     assert sum(summary.batches.values()) in {0, 5}
     assert 0 <= summary.elapsed < 100
     assert run.summary == summary
+
+
+@pytest.mark.any_backend
+async def test_who_reads_what_is_there_already_can_be_cancelled() -> None:
+    async with in_process(Service()) as client, client.fan_out(a_plan(4)) as run:
+        await anyio.sleep(20)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anext(run)
+        assert scope.cancelled_caught
+        assert len(await to_end(run)) >= 6, "it has taken nothing"
+
+
+@pytest.mark.any_backend
+async def test_who_reads_before_the_block_is_entered_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_count = anyio.Event()
+    counts = MemoryRun.counts
+
+    async def wait(run: MemoryRun) -> Any:
+        await may_count.wait()
+        return await counts(run)
+
+    monkeypatch.setattr(MemoryRun, "counts", wait)
+    async with in_process(Service()) as client, anyio.create_task_group() as tasks:
+        run = client.fan_out(a_plan(4))
+
+        async def enter() -> None:
+            async with run:
+                await to_end(run)
+
+        tasks.start_soon(enter)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(NotOpen):
+            await anext(run)
+        may_count.set()
+
+
+@pytest.mark.any_backend
+async def test_what_a_ledger_needs_is_imported_in_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def note(spec: Any) -> Any:
+        threads.append(threading.get_ident())
+        return open_ledger(spec)
+
+    monkeypatch.setattr(_fan_out, "open_ledger", note)
+    async with in_process(Service()) as client:
+        for ledger, elsewhere in ((str(tmp_path / "run.db"), True), (None, False)):
+            threads.clear()
+            async with client.fan_out(a_plan(2), ledger=ledger) as run:
+                await to_end(run)
+            assert (threads[0] != threading.get_ident()) is elsewhere
 
 
 async def test_the_client_is_used_in_its_block() -> None:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from annolab_async import BatchState
+from annolab_async import BatchChanged, BatchState
 from annolab_async._fan_out_state import Books, RecordMailbox
 from annolab_async._hooks import Hooks
 from annolab_async._scribe import Scribe
 from annolab_async.ledger import MemoryLedger
+from tests.observing import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from annolab_async.ledger import LedgerRun
 
@@ -48,9 +49,11 @@ class Held:
         return len(self._gates)
 
 
-async def a_scribe() -> tuple[Scribe, Books, LedgerRun]:
+async def a_scribe(
+    *hooks: Any, plan: Sequence[Sequence[int]] = ((1, 2), (3, 4), (5, 6))
+) -> tuple[Scribe, Books, LedgerRun]:
     run = await MemoryLedger().begin_run("run", "plan")
-    await run.plan([(1, 2), (3, 4), (5, 6)])
+    await run.plan(plan)
     books = Books(0.0)
     scribe = Scribe(
         run,
@@ -59,7 +62,7 @@ async def a_scribe() -> tuple[Scribe, Books, LedgerRun]:
         lease_seconds=60,
         books=books,
         mailbox=RecordMailbox(),
-        hooks=Hooks(),
+        hooks=Hooks(hooks),
     )
     await scribe.count()
     return scribe, books, run
@@ -107,6 +110,45 @@ async def test_what_is_written_after_batches_were_counted_counts_on(
             await held.let_go()
     monkeypatch.undo()
     assert counted(books) == (await run.counts()).batches
+
+
+async def test_what_is_taken_over_is_told_with_what_it_was_before() -> None:
+    hook = Recorder()
+    scribe, books, run = await a_scribe(hook)
+    sent, *_ = await run.claim("another", limit=3, lease_seconds=60)
+    await run.change(sent, BatchState.SUBMITTED, owner="another", inference_job_id=7)
+    await scribe.count()
+    taken = await scribe.take_over(of=["another"])
+    assert [record.number for record in taken] == [1, 2, 3]
+    assert [(one.run, one.previous, one.record) for one in hook.of(BatchChanged)] == [
+        ("run", before, record)
+        for before, record in zip(
+            (BatchState.SUBMITTED, BatchState.SENDING, BatchState.SENDING), taken, strict=True
+        )
+    ]
+    assert counted(books) == (await run.counts()).batches
+    assert await scribe.take_over(of=["another"]) == []
+    assert await scribe.renew()
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+async def test_the_halves_of_a_batch_are_halves(size: int) -> None:
+    hook = Recorder()
+    scribe, books, run = await a_scribe(hook, plan=[range(1, size + 1)])
+    record = await scribe.claim()
+    assert record
+    errored = await scribe.change(record, BatchState.ERRORED)
+    assert errored
+    await scribe.split(errored)
+    assert [(one.previous, one.record.source_ids) for one in hook.of(BatchChanged)][2:] == [
+        (BatchState.ERRORED, tuple(range(1, size + 1))),
+        (None, tuple(range(1, size // 2 + 1))),
+        (None, tuple(range(size // 2 + 1, size + 1))),
+    ]
+    assert counted(books) == (await run.counts()).batches
+    told = len(hook.records)
+    await scribe.split(errored)
+    assert len(hook.records) == told, "somebody else has split it"
 
 
 async def a_write(scribe: Scribe, run: LedgerRun, name: str) -> Callable[[], Awaitable[object]]:

@@ -7,6 +7,7 @@ import pytest
 
 from annolab_async import BatchState, InvalidRequest
 from annolab_async._batch_records import FIRST_SPLIT_NUMBER
+from annolab_async.ledger import MemoryLedger
 from tests.depth import often
 from tests.fan_out.service import Service, a_plan, in_ledger, states_of, to_end
 from tests.service import in_process
@@ -161,6 +162,20 @@ async def test_a_refused_batch_is_split_once_another_was_taken(ledger: Ledger) -
     ):
         await to_end(run)
         assert run.failed_source_ids() == [1]
+
+
+@pytest.mark.any_backend
+async def test_where_one_batch_was_taken_earlier_all_that_errored_are_split() -> None:
+    service, ledger, plan = Service(bad_source_ids=[1]), MemoryLedger(), a_plan(4)
+    service.refuses([3])
+    async with in_process(service) as client:
+        async with client.fan_out(plan, ledger=ledger) as run:
+            await to_end(run)
+            assert run.summary.batches == {BatchState.ERRORED: 2}
+        async with client.fan_out(plan, ledger=ledger, on_error="split") as run:
+            await to_end(run)
+            assert run.failed_source_ids() == [1, 3]
+            assert run.summary.sources == {BatchState.ERRORED: 2, BatchState.FINISHED: 2}
 
 
 async def test_a_batch_sent_again_by_request_is_split_when_it_fails_again() -> None:

@@ -74,6 +74,20 @@ async def test_a_stream_that_has_ended_brings_nothing_new_the_next_time(ledger: 
     assert len(service.batches) == 10
 
 
+async def test_a_stream_of_which_batches_were_split_goes_on_with_what_is_new(
+    ledger: Ledger,
+) -> None:
+    service = Service(bad_source_ids=[2])
+    async with in_process(service) as client:
+        for count in (4, 8):
+            plan = a_plan(a_stream(range(1, count + 1)))
+            async with client.fan_out(plan, ledger=ledger, on_error="split") as run:
+                await to_end(run)
+                assert run.failed_source_ids() == [2]
+                assert sum(run.summary.sources.values()) == count
+    assert sorted(service.batches) == [(1,), (1, 2), (2,), (3, 4), (5, 6), (7, 8)]
+
+
 async def test_what_occurs_twice_in_a_stream_is_counted_and_sent_once(ledger: Ledger) -> None:
     service = Service()
     async with in_process(service) as client:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -8,18 +9,25 @@ import pytest
 from starlette.responses import JSONResponse
 
 from annolab_async import (
+    AuthenticationError,
     BatchState,
     InvalidRequest,
     NotFound,
+    PermissionDenied,
     RequestNotSent,
+    RetryPlanned,
     RetryPolicy,
     SubmissionUnknown,
 )
 from annolab_async.emulator import Faults
+from annolab_async.ledger import MemoryLedger
 from tests.fan_out.service import Service, a_plan, in_ledger, states_of, to_end
+from tests.observing import Recorder
 from tests.service import in_process
 
 if TYPE_CHECKING:
+    from random import Random
+
     from annolab_async.ledger import Ledger
 
 pytestmark = pytest.mark.anyio
@@ -398,6 +406,102 @@ async def test_three_refusals_at_first_are_no_plans_fault_of_which_batches_were_
     assert errored + len(service.emulator.jobs) == 6
 
 
+@pytest.mark.any_backend
+@pytest.mark.parametrize("has_taken", [False, True])
+@pytest.mark.parametrize(
+    ("status_code", "error"),
+    [(401, AuthenticationError), (403, PermissionDenied), (404, NotFound)],
+)
+async def test_what_holds_for_all_batches_is_raised_at_once_and_costs_none(
+    status_code: int,
+    error: type[Exception],
+    has_taken: bool,  # noqa: FBT001
+) -> None:
+    service, ledger, plan = Service(), MemoryLedger(), a_plan(10)
+    service.refuses(range(3 if has_taken else 1, 11), status_code)
+    async with (
+        in_process(service) as client,
+        client.fan_out(plan, ledger=ledger, max_concurrent_submits=1, max_in_flight=1) as run,
+    ):
+        if status_code == 404 and has_taken:
+            # Then it is the batch's sources that are not found.
+            await to_end(run)
+        else:
+            with pytest.raises(error):
+                await to_end(run)
+    states = states_of(await in_ledger(ledger, plan))
+    if status_code == 404 and has_taken:
+        assert states == {BatchState.FINISHED: 1, BatchState.ERRORED: 4}
+        return
+    assert states.pop(BatchState.FINISHED, 0) == has_taken
+    assert states == {BatchState.PLANNED: 5 - has_taken}
+    assert len(service.sent) == 1 + has_taken
+
+
+@pytest.mark.any_backend
+async def test_refusals_are_no_plans_fault_of_which_a_batch_was_taken_whatever_became_of_it() -> (
+    None
+):
+    service, plan = Service(error_share=1.0), a_plan(12)
+    service.refuses(range(3, 13))
+    async with (
+        in_process(service) as client,
+        client.fan_out(plan, max_concurrent_submits=1, max_in_flight=1) as run,
+    ):
+        await to_end(run)
+        assert run.summary.batches == {BatchState.ERRORED: 6}
+    assert len(service.emulator.jobs) == 1
+
+
+@pytest.mark.any_backend
+async def test_after_a_failure_nothing_is_sent_for_as_long_as_the_policy_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service, times, hook = Service(), list[float](), Recorder()
+
+    async def away_at_first(_: tuple[int, ...]) -> None:
+        times.append(anyio.current_time())
+        if len(times) <= 4:
+            raise httpx.ConnectError("nobody there")
+
+    def delay(_policy: RetryPolicy, failures: int, _random: Random) -> float:
+        return failures / 8
+
+    service.before = away_at_first
+    monkeypatch.setattr(RetryPolicy, "delay", delay)
+    async with (
+        in_process(service, hooks=[hook]) as client,
+        client.fan_out(a_plan(2), max_concurrent_submits=1) as run,
+    ):
+        await to_end(run)
+    delays = [0.125, 0.25, 0.375, 0.5]
+    assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx(delays)
+    assert [(one.kind, one.attempt, one.delay) for one in hook.of(RetryPlanned)] == [
+        ("submit", attempt, attempt / 8) for attempt in (1, 2, 3, 4)
+    ]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(("headers", "delay"), [({}, 0.0), ({"Retry-After": "30"}, 30.0)])
+async def test_a_batch_that_an_overloaded_server_did_not_take_is_said_to_be_sent_again(
+    headers: dict[str, str], delay: float
+) -> None:
+    service, hook = Service(), Recorder()
+
+    async def busy_at_first(_: tuple[int, ...]) -> JSONResponse | None:
+        return JSONResponse({}, 429, headers) if len(service.sent) == 1 else None
+
+    service.before = busy_at_first
+    async with (
+        in_process(service, hooks=[hook]) as client,
+        client.fan_out(a_plan(2)) as run,
+    ):
+        await to_end(run)
+    assert [(one.kind, one.attempt, one.delay) for one in hook.of(RetryPlanned)] == [
+        ("submit", 1, delay)
+    ]
+
+
 @pytest.mark.parametrize("status_code", [400, 404, 422])
 async def test_a_batch_that_is_refused_is_errored_and_the_others_go_on(
     ledger: Ledger, status_code: int
@@ -425,6 +529,7 @@ async def test_a_server_that_is_away_for_too_long_is_raised_and_costs_no_batch(
         raise httpx.ConnectError("nobody there")
 
     service.before = away
+    await anyio.sleep(1000)
     began = anyio.current_time()
     async with (
         in_process(service, retry=RetryPolicy(cap=2.0)) as client,

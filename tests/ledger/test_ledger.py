@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from annolab_async import LedgerError
-from annolab_async.ledger import BatchState, Ledger, MemoryLedger, _sql, open_ledger
+from annolab_async._batch_records import FIRST_SPLIT_NUMBER
+from annolab_async.ledger import BatchState, Ledger, MemoryLedger, _reads, _sql, open_ledger
 from annolab_async.ledger._sql import SqlLedger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from pathlib import Path
 
     from annolab_async.ledger import BatchRecord, LedgerRun
     from annolab_async.ledger._session import Session
@@ -149,7 +152,7 @@ async def test_a_stream_may_bring_more_than_it_did_when_it_ended(ledger: Ledger)
         assert [record.source_ids for record in after[3:]] == [(6,), (7, 8)]
 
 
-@pytest.mark.parametrize("batch", [(), (0,), (True,), ("1",)])
+@pytest.mark.parametrize("batch", [(), (0,), (3, 0), (0, 3), (True,), (3, True), ("1",), (3, "1")])
 async def test_a_batch_of_what_is_no_id_is_refused(ledger: Ledger, batch: Sequence[int]) -> None:
     async with ledger:
         run = await ledger.begin_run("run", "plan 1")
@@ -337,8 +340,9 @@ async def test_what_may_not_follow_is_an_error(ledger: Ledger) -> None:
             await run.change(sending, BatchState.FINISHED, owner=ME)
         with pytest.raises(ValueError, match="only with the id of its job"):
             await run.change(sending, BatchState.SUBMITTED, owner=ME)
-        with pytest.raises(ValueError, match="is no job id"):
-            await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=2**63)
+        for job_id in (0, -1, 2**63):
+            with pytest.raises(ValueError, match=f"{job_id} is no job id"):
+                await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=job_id)
         assert await run.get(1) == sending
         largest = 2**63 - 1
         assert await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=largest)
@@ -523,6 +527,8 @@ async def test_batches_are_read_by_state_and_from_a_number_on(ledger: Ledger) ->
         ]
         assert both == list(range(3, 703))
         assert [b.number async for b in run.batches(after=1199)] == [1200]
+        assert [b.number async for b in run.batches(limit=1)] == [1]
+        assert [b.number async for b in run.batches(limit=501)] == list(range(1, 502))
         assert [b async for b in run.batches(limit=0)] == []
         assert [b async for b in run.batches(states=[])] == []
         assert await run.get(0) is None
@@ -540,6 +546,167 @@ async def test_batches_of_several_states_are_read_in_pages_and_none_is_passed_ov
         assert [b.number async for b in run.batches(states=states)] == list(range(1, 1201))
         some = [b.number async for b in run.batches(states=states, after=598, limit=3)]
         assert some == [599, 600, 601]
+
+
+async def test_what_is_read_is_at_most_a_page_old(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger, [(number,) for number in range(1, 502)])
+        batches = run.batches()
+        states = [(await anext(batches)).state]
+        await claim(run, limit=501)
+        states += [record.state async for record in batches]
+        assert states == [*[BatchState.PLANNED] * 500, BatchState.SENDING]
+
+
+async def test_a_ledger_in_a_database_is_read_page_by_page_and_no_further_than_asked_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    page = _reads.page
+
+    def read(*arguments: Any, **options: Any) -> list[BatchRecord]:
+        sizes.append(options["limit"])
+        return page(*arguments, **options)
+
+    monkeypatch.setattr(_reads, "page", read)
+    async with open_ledger(path) as ledger:
+        run = await planned(ledger, [(number,) for number in range(1, 1101)])
+        for limit, expected in (
+            (None, [500, 500, 500]),
+            (0, []),
+            (1, [1]),
+            (3, [3]),
+            (500, [500]),
+            (501, [500, 1]),
+            (700, [500, 200]),
+            (1000, [500, 500]),
+        ):
+            sizes.clear()
+            found = [record.number async for record in run.batches(limit=limit)]
+            assert found == list(range(1, 1101))[:limit]
+            assert sizes == expected
+
+
+async def test_parts_are_read_from_a_number_on_like_all_others(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        for _ in range(2):
+            record = await errored(run)
+            assert await run.split(record, [record.source_ids[:1], record.source_ids[1:]], owner=ME)
+        numbers = [record.number for record in await everything(run)]
+        assert numbers == [1, 2, 3, *range(FIRST_SPLIT_NUMBER, FIRST_SPLIT_NUMBER + 4)]
+        for after in (-1, 0, *numbers, FIRST_SPLIT_NUMBER - 1):
+            found = [record.number async for record in run.batches(after=after)]
+            assert found == [number for number in numbers if number > after]
+
+
+def test_parts_are_numbered_from_a_billion_on_as_in_ledgers_that_are_out_there() -> None:
+    assert FIRST_SPLIT_NUMBER == 1_000_000_000
+
+
+async def test_all_times_are_the_clocks(ledger: Ledger, clock: Clock) -> None:
+    is_servers = "postgresql" in repr(ledger)
+    within = timedelta(minutes=5 if is_servers else 0)
+
+    def is_now(*times: datetime | None) -> bool:
+        now = datetime.now(UTC) if is_servers else datetime.fromtimestamp(clock.now, UTC)
+        return all(time is not None and abs(time - now) <= within for time in times)
+
+    async with ledger:
+        run = await planned(ledger)
+        (first, *_) = await everything(run)
+        assert is_now(run.info.created_at, first.created_at, first.updated_at)
+        clock.now += 0.25
+        (sending,) = await claim(run)
+        assert is_now(sending.updated_at, sending.sent_at)
+        clock.now += 0.25
+        record = await run.change(sending, BatchState.SUBMITTED, owner=ME, inference_job_id=7)
+        assert record
+        assert is_now(record.updated_at, record.submitted_at)
+        clock.now += 0.25
+        ended = await run.change(record, BatchState.FINISHED, owner=ME)
+        assert ended
+        assert is_now(ended.updated_at, ended.ended_at)
+        assert ended == await run.get(1)
+        assert (ended.created_at, ended.sent_at) == (first.created_at, sending.sent_at)
+        assert ended.submitted_at == record.submitted_at
+        assert [change.at for change in await run.history(1)] == [
+            sending.updated_at,
+            record.updated_at,
+            ended.updated_at,
+        ]
+
+
+async def test_who_takes_over_has_a_lease(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        await run.take_over(YOU, limit=1, lease_seconds=60)
+        assert await run.renew(YOU, lease_seconds=60)
+
+
+async def picture(run: LedgerRun) -> list[object]:
+    """All that can be seen of a run."""
+    changes = [change async for change in run.changes()]
+    return [run.info, await everything(run), await run.counts(), changes]
+
+
+async def test_whatever_happens_to_a_run_another_stays_as_it_is(ledger: Ledger) -> None:
+    async with ledger:
+        other = await ledger.begin_run("other", "plan 1")
+        await other.plan(PLAN)
+        await claim(other, limit=2, owner=YOU)
+        run = await planned(ledger)
+        third = await ledger.begin_run("third", "plan 1")
+        await third.plan(PLAN)
+        before = [await picture(other), await picture(third)]
+        one, two, three = await claim(run, limit=3, owner=YOU)
+        assert await run.change(one, BatchState.SUBMITTED, owner=YOU, inference_job_id=7)
+        refused = await run.change(two, BatchState.ERRORED, owner=YOU)
+        assert refused
+        assert await run.split(refused, [(3,), (4,)], owner=YOU)
+        taken = await run.take_over(ME, limit=9, lease_seconds=60, of=[YOU])
+        assert [record.number for record in taken] == [1, 3]
+        assert three.number == 3
+        await run.release(ME)
+        with pytest.raises(LedgerError, match="only 1"):
+            await run.plan(PLAN[:1])
+        assert [await picture(other), await picture(third)] == before
+        # Its lease is another one, too.
+        assert await other.take_over(ME, limit=9, lease_seconds=60) == []
+        assert await other.renew(YOU, lease_seconds=60)
+
+
+CALLS: dict[str, Callable[[Ledger, LedgerRun, BatchRecord], Awaitable[object]]] = {
+    "begin_run": lambda ledger, _run, _: ledger.begin_run("another", "plan 1"),
+    "runs": lambda ledger, _run, _: ledger.runs(),
+    "plan": lambda _, run, _record: run.plan(PLAN),
+    "plan nothing": lambda _, run, _record: run.plan([], after=3),
+    "claim": lambda _, run, _record: claim(run),
+    "change": lambda _, run, record: run.change(record, BatchState.PLANNED, owner=ME),
+    "split": lambda _, run, record: run.split(record, [(1,), (2,)], owner=ME),
+    "renew": lambda _, run, _record: run.renew(ME, lease_seconds=60),
+    "release": lambda _, run, _record: run.release(ME),
+    "take_over": lambda _, run, _record: run.take_over(YOU, limit=9, lease_seconds=60, of=[ME]),
+    "get": lambda _, run, _record: run.get(1),
+    "batches": lambda _, run, _record: everything(run),
+    "counts": lambda _, run, _record: run.counts(),
+    "history": lambda _, run, _record: run.history(1),
+    "changes": lambda _, run, _record: anext(run.changes()),
+}
+
+
+async def test_a_cancelled_caller_changes_nothing(ledger: Ledger) -> None:
+    async with ledger:
+        run = await planned(ledger)
+        record = await errored(run)
+        before = [*await ledger.runs(), await picture(run)]
+        for name, call in CALLS.items():
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await call(ledger, run, record)
+            assert scope.cancelled_caught, name
+        assert [*await ledger.runs(), await picture(run)] == before
+        assert await run.renew(ME, lease_seconds=60)
 
 
 async def test_any_text_can_be_kept(ledger: Ledger) -> None:

@@ -11,6 +11,7 @@ import anyio
 import psycopg
 import pytest
 from anyio import to_thread
+from sqlalchemy import Engine, event
 
 from annolab_async.ledger import BatchState
 from annolab_async.ledger._database import Database
@@ -180,6 +181,27 @@ async def test_of_claims_in_one_commit_each_gets_as_much_as_it_asks_for(
         assert [numbers(claimed) for claimed in claims] == [[1, 2], [3], [4, 5]]
         owners = [record.owner async for record in run.batches()]
         assert owners == [ME, ME, YOU, ME, ME]
+
+
+async def test_claims_in_one_commit_take_hardly_more_statements_than_one(
+    make_sql: Callable[[], SqlLedger], commits: Commits
+) -> None:
+    counts: list[int] = []
+
+    def count(*_: object) -> None:
+        counts[-1] += 1
+
+    async with make_sql() as ledger:
+        run = await run_of(ledger, 5)
+        await claim(run, 1)  # it has a lease from now on
+        event.listen(Engine, "before_cursor_execute", count)
+        try:
+            for claims in (1, 3):
+                counts.append(0)
+                await in_one_commit(ledger, commits, *[partial(claim, run, 1)] * claims)
+        finally:
+            event.remove(Engine, "before_cursor_execute", count)
+    assert counts[0] == counts[1]
 
 
 async def test_a_lease_that_is_ended_and_begun_anew_in_one_commit_holds(

@@ -302,18 +302,21 @@ async def test_other_tables_in_the_database_are_left_alone(path: Path) -> None:
 
 
 async def test_the_tables_are_as_the_code_has_them(make_sql: Callable[[], SqlLedger]) -> None:
-    def columns(session: Session) -> dict[str, set[tuple[str, bool]]]:
+    def columns(session: Session) -> dict[str, tuple[set[str], set[str]]]:
         inspector = inspect(session.connection)
         return {
-            name: {(column["name"], column["nullable"]) for column in inspector.get_columns(name)}
+            name: (
+                {column["name"] for column in inspector.get_columns(name)},
+                set(inspector.get_pk_constraint(name)["constrained_columns"]),
+            )
             for name in inspector.get_table_names()
         }
 
     async with make_sql() as ledger:
         found = await ledger.writer.do(columns)
-    found["annolab_schema"] = {("schema_version", True)}
+    found["annolab_schema"] = ({"schema_version"}, set())
     assert found == {
-        table.name: {(column.name, bool(column.nullable)) for column in table.columns}
+        table.name: (set(table.columns.keys()), set(table.primary_key.columns.keys()))
         for table in _schema.METADATA.sorted_tables
     }
 

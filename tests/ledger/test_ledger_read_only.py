@@ -163,3 +163,14 @@ async def test_nor_is_a_database_of_postgresql_that_has_none(postgres_url: str) 
     for _ in range(2):
         error = await fault_of(open_ledger(postgres_url, read_only=True))
         assert error.what == "it holds no ledger"
+
+
+async def test_who_begins_to_write_later_is_seen(shared: Path) -> None:
+    # What nobody writes to, and oneself could, is no file that never changes.
+    path = shared / "run.db"
+    await begun(path)
+    async with open_ledger(path, read_only=True) as ledger:
+        assert len(await ledger.runs()) == 1
+        async with open_ledger(path) as writer:
+            await writer.begin_run("another", "plan 1")
+        assert len(await ledger.runs()) == 2

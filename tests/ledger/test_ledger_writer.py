@@ -16,7 +16,7 @@ from annolab_async import NotOpen
 from annolab_async.ledger import BatchState, LedgerRun, open_ledger
 from annolab_async.ledger._database import Database
 from annolab_async.ledger._sql import SqlLedger
-from annolab_async.ledger._writer import Work, Writer, _deliver
+from annolab_async.ledger._writer import Awaited, Work, Writer, _deliver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -210,6 +210,11 @@ async def wait_until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.005)
 
 
+async def cancel_when(scope: CancelScope, event: threading.Event) -> None:
+    await wait_until(event.is_set)
+    scope.cancel()
+
+
 def nothing(session: object) -> None:
     pass
 
@@ -265,6 +270,102 @@ async def test_closing_does_not_wait_for_ever(path: Path) -> None:
     assert engine.events[-1] == "close"
 
 
+async def test_closing_waits_also_for_who_is_cancelled(path: Path) -> None:
+    engine = SlowEngine()
+    writer = Writer(engine, str(path))
+    await writer.open()
+    has_ended = False
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.do, nothing)
+        await wait_until(engine.is_at_work.is_set)
+        threading.Timer(0.05, engine.is_let_go.set).start()
+        with CancelScope() as scope:
+            scope.cancel()
+            has_ended = await writer.close(timeout=10)
+    assert has_ended
+    assert engine.events == ["open", "hurry", "execute 1", "close"]
+
+
+class SlowlyOpened(SlowEngine):
+    """An engine whose opening hangs until it is let go, or fails then."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+
+    def open(self) -> None:
+        self.is_at_work.set()
+        self.is_let_go.wait(10)
+        super().open()
+        if self.error:
+            raise self.error
+
+
+async def test_who_is_cancelled_while_it_is_opened_has_it_open(path: Path) -> None:
+    engine = SlowlyOpened()
+    writer = Writer(engine, str(path))
+    threading.Timer(0.02, engine.is_let_go.set).start()
+    with CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel_when, scope, engine.is_at_work)
+            await writer.open()
+            assert await writer.close(timeout=10)
+    assert scope.cancel_called
+    assert engine.events == ["open", "hurry", "close"]
+
+
+async def test_what_cannot_be_opened_is_closed_and_its_thread_ends(path: Path) -> None:
+    engine = SlowlyOpened(error=ZeroDivisionError())
+    engine.is_let_go.set()
+    writer = Writer(engine, str(path))
+    with pytest.raises(ZeroDivisionError):
+        await writer.open()
+    await wait_until(lambda: not writer._thread.is_alive())
+    assert engine.events == ["open", "close"]
+    with pytest.raises(NotOpen):
+        await writer.do(nothing)
+
+
+async def test_no_more_than_256_calls_are_made_in_one_commit(path: Path) -> None:
+    engine = SlowEngine()
+    writer = Writer(engine, str(path))
+    await writer.open()
+    async with anyio.create_task_group() as group:
+        group.start_soon(writer.do, nothing)
+        await wait_until(engine.is_at_work.is_set)
+        for _ in range(257):
+            group.start_soon(writer.do, nothing)
+        await wait_until(lambda: writer._queue.qsize() == 257)
+        engine.is_let_go.set()
+    assert await writer.close(timeout=10)
+    assert engine.events == ["open", "execute 1", "execute 256", "execute 1", "hurry", "close"]
+
+
+async def test_a_process_does_not_wait_for_a_ledger_that_hangs(path: Path) -> None:
+    async with open_ledger(path):
+        (thread,) = [thread for thread in threading.enumerate() if str(path) in thread.name]
+        assert thread.daemon
+
+
+async def test_two_who_open_a_ledger_at_once_share_one_thread(path: Path) -> None:
+    ledger, both = SqlLedger.at(str(path)), anyio.Event()
+    opened = 0
+
+    async def use() -> None:
+        nonlocal opened
+        async with ledger:
+            opened += 1
+            if opened == 2:
+                both.set()
+            await both.wait()
+            assert len([t for t in threading.enumerate() if str(path) in t.name]) == 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(use)
+        group.start_soon(use)
+    await wait_until(lambda: not [t for t in threading.enumerate() if str(path) in t.name])
+
+
 async def test_nothing_is_done_after_the_end(path: Path) -> None:
     writer = Writer(SlowEngine(), str(path))
     await writer.open()
@@ -287,6 +388,7 @@ async def test_a_ledger_that_hangs_is_left_with_a_warning(
         monkeypatch.setattr(Database, "close", hang)
     is_let_go.set()
     assert "did not answer for 0.05 s: left as it is" in caplog.text
+    assert [vars(record)["ledger"] for record in caplog.records] == [str(path)]
     await wait_until(lambda: not [t for t in threading.enumerate() if str(path) in t.name])
 
 
@@ -294,6 +396,6 @@ async def test_a_ledger_that_hangs_is_left_with_a_warning(
 async def test_a_loop_that_has_ended_is_told_nothing() -> None:
     loop = asyncio.SelectorEventLoop()
     loop.close()
-    work = Work[None](lambda _: None, is_write=False, loop=loop)
+    work = Awaited(loop=loop)
     _deliver([work])
     assert not work.done.is_set()

@@ -129,7 +129,7 @@ class Atlas:
         """Return the tests that run a mutant's lines, the cheapest first; then those whose file runs them on import.
 
         What happens when the package is imported no test runs: then it is those that run a use of what was defined,
-        or else all of the module's.
+        or else all of the module's; and the tests that run nothing of the package, since they look at definitions.
 
         Args:
             mutant: of a source as it is now.
@@ -141,7 +141,16 @@ class Atlas:
             return [*running, *sorted(set(on_import) - set(running))]
         uses = [(path, (line, line)) for name in mutant.names for path, line in self._uses(name)]
         whole = (1, self.sources[mutant.path].count(b"\n") + 1)
-        return self._running(uses) or self._running([(mutant.path, whole)])
+        running = self._running(uses) or self._running([(mutant.path, whole)])
+        return [*self._of_definitions(), *running]
+
+    def _of_definitions(self) -> list[Cost]:
+        return sorted(
+            Cost(seconds, test)
+            for found in self.maps
+            for test, seconds in found["tests"].items()
+            if not found["ran"][test]
+        )
 
     def _running(
         self, places: list[tuple[str, tuple[int, int]]], *, on_import: bool = False

@@ -184,6 +184,16 @@ def test_what_a_test_file_runs_on_import_is_tried_by_its_tests_last(maps: Maps) 
     assert tried_by(atlas, "<") == ["test_sell"]
 
 
+def test_a_constant_is_tried_by_tests_that_run_nothing_too(maps: Maps) -> None:
+    (maps.root / "test_definitions.py").write_bytes(b"")
+    ran: dict[str, dict[str, str]] = {"": {PATH: "112"}, "test_limit": {}}
+    found = {"tests": {"test_limit": 0.01}, "ran": ran, "sources": [PATH]}
+    maps.keep("test_definitions.py", found, maps.root)
+    atlas = maps.read(["test_shop.py", "test_definitions.py"])
+    assert tried_by(atlas, "3") == ["test_limit", "test_sell"]
+    assert tried_by(atlas, "<") == ["test_sell"]
+
+
 def test_lines_that_moved_are_found_in_the_map_of_an_older_source(maps: Maps) -> None:
     (maps.root / PATH).write_bytes(b"import sys\n\n" + SOURCE)
     atlas = maps.read(["test_shop.py"])
