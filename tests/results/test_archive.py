@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from annolab_async import Annotation, AnnotationLayer, ExportedSource, ExportError, TextBounds
+from annolab_async import (
+    Annotation,
+    AnnotationLayer,
+    AnnotationRelation,
+    AnnotationType,
+    ExportedSource,
+    ExportError,
+    TextBounds,
+)
 from annolab_async._archive import Archive, ArchiveLimits, Unpacker, check_archive
 from tests.results.zips import LINE, NAME, File, archive, deflated, end_64, file, lines, written
 
@@ -525,6 +533,32 @@ def test_limits_can_be_raised_and_lowered(tmp_path: Path) -> None:
         opened(tmp_path, many(3), max_entries=2)
     assert opened(tmp_path, archive(file(LINE, "x" * 65_000)), max_entries=1).entries
     assert len(opened(tmp_path, many(3), max_entries=3).entries) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "hint"),
+    [
+        (Annotation, "annotations", "It may be the file of something else."),
+        (AnnotationLayer, "layers", "It may be the file of something else."),
+        (AnnotationRelation, "relations", "It may be the file of something else."),
+        (ExportedSource, "sources", "Export with include_sources=True."),
+        (TextBounds, "text-bounds", "Export with include_text_bounds=True."),
+        (AnnotationType, "atntypes", "Export with include_annotation_types=True."),
+    ],
+)
+def test_what_is_not_there_is_named_with_how_to_have_it(
+    tmp_path: Path, kind: type, name: str, hint: str
+) -> None:
+    empty = opened(tmp_path, archive())
+    assert not empty.holds(kind)
+    with pytest.raises(ExportError) as caught:
+        empty.members(kind)
+    assert caught.value.what == f"it holds no *.{name}.jsonl"
+    assert (caught.value.hint, caught.value.file) == (hint, str(empty.path))
+    names = [f"b.{name}.jsonl", f"a.{name}.jsonl"]
+    found = opened(tmp_path, archive(*[file(LINE, each) for each in names]))
+    assert found.holds(kind)
+    assert [member.name for member in found.members(kind)] == names[::-1]
 
 
 @pytest.mark.parametrize("method", [0, 8])

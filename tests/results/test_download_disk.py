@@ -165,20 +165,27 @@ def test_a_note_is_no_longer_than_those_that_are_written(
     part.close()
 
 
-async def test_a_directory_that_cannot_be_synced_is_no_trouble(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "is_trouble"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)]
+)
+async def test_a_directory_of_a_system_that_syncs_none_is_no_trouble(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, is_trouble: bool
 ) -> None:
     sync = os.fsync
 
     def fail(file: int) -> None:
         if stat.S_ISDIR(os.fstat(file).st_mode):
-            raise OSError(errno.EINVAL, "not for directories")
+            raise OSError(number, "not for directories")
         sync(file)
 
     monkeypatch.setattr(os, "fsync", fail)
     with serve(good()) as server:
-        await get(server, path)
-    assert there(path) == FILE
+        if is_trouble:
+            with pytest.raises(ExportError, match="not for directories"):
+                await get(server, path)
+        else:
+            await get(server, path)
+    assert there(path) == FILE, "it is in place all the same"
 
 
 async def test_what_is_put_in_place_is_on_the_disk_and_so_is_its_name(
