@@ -53,7 +53,7 @@ _NAME: Final = re.compile(
     r"(?:^|[./\\])(annotations|sources|text-bounds|layers|relations|atntypes)\.jsonl$",
     re.IGNORECASE,
 )
-_PACKED_CHUNK: Final = 2**16
+# Packed or not.
 _CHUNK: Final = 2**17
 
 
@@ -222,9 +222,9 @@ class Unpacker:
 
     def _next(self, file: BinaryIO) -> bytes:
         if self._inflater is None:
-            return self._packed(file, _CHUNK)
+            return self._packed(file)
         while not self._inflater.eof:
-            packed = self._waiting or self._packed(file, _PACKED_CHUNK)
+            packed = self._waiting or self._packed(file)
             try:
                 data = self._inflater.decompress(packed, _CHUNK)
             except zlib.error:
@@ -238,9 +238,9 @@ class Unpacker:
             self._refuse("something stands behind its end")
         return b""
 
-    def _packed(self, file: BinaryIO, size: int) -> bytes:
+    def _packed(self, file: BinaryIO) -> bytes:
         file.seek(self._at)
-        data = file.read(min(size, self._left))
+        data = file.read(min(_CHUNK, self._left))
         if self._left and not data:
             self._refuse("the archive ends in the middle of it", DAMAGED)
         self._at += len(data)

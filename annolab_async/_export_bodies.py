@@ -107,11 +107,11 @@ def _flag_faults(name: str, value: object) -> Iterator[str]:
         yield f"{name} is {value!r}, neither True nor False"
 
 
-def _items(name: str, given: object, kind: type, faults: list[str]) -> list[Any]:
-    """Return a list's items, each once; add what is wrong to the faults."""
+def _items(name: str, given: object, kind: type, faults: list[str]) -> list[Any] | None:
+    """Return a list's items, each once; add what is wrong to the faults, and return None if that is all there is."""
     if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
         faults.append(f"{name} is {given!r}, not a collection")
-        return []
+        return None
     items = list(cast("Iterable[Any]", given))
     if not items:
         # For the server, none may be all.
@@ -125,5 +125,5 @@ def _items(name: str, given: object, kind: type, faults: list[str]) -> list[Any]
     if wrong:
         more = f" and {len(wrong) - 10} more" if wrong[10:] else ""
         faults.append(f"{name} holds {', '.join(map(repr, wrong[:10]))}{more}: {what}")
-        return []
+        return None
     return list(dict.fromkeys(items))

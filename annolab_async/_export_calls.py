@@ -186,7 +186,7 @@ class ExportCalls:
         """Return where below the base URL a URL of the server's leads, None if that is elsewhere."""
         if not url:
             return None
-        path = path_within(self._origin, self._prefix or "/", url)
+        path = path_within(self._origin, "/", url)
         if path is None or not path.startswith(self._prefix):
             return None
         return path.removeprefix(self._prefix)

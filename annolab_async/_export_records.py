@@ -117,9 +117,10 @@ class Told:
 
 def export_id_of(created: Created, path: str | None) -> int | None:
     """Return the id of an export that was created, from its record or from the end of its status path."""
-    if created.export_job and created.export_job.id and created.export_job.id > 0:
-        return created.export_job.id
-    found = _TAIL.search(path or "")
+    job = created.export_job
+    if job is not None and job.id is not None and job.id > 0:
+        return job.id
+    found = None if path is None else _TAIL.search(path)
     return int(found[1]) if found else None
 
 

@@ -219,7 +219,12 @@ class _Lines:
             OSError: it cannot be read.
         """
         if not self._lines and not self._has_ended:
-            self._take(self._unpacker.read(file))
+            if data := self._unpacker.read(file):
+                self._take(data)
+            else:
+                self._has_ended = True
+                if self._begun_length:
+                    self._end(b"")
         count = min(_BATCH_LINES, len(self._lines))
         self.number += count
         return [self._lines.popleft() for _ in range(count)]
@@ -228,20 +233,13 @@ class _Lines:
         if self._is_first:
             self._is_first = False
             data = data.removeprefix(_BOM)
-        if not data:
-            self._has_ended = True
-            if self._begun_length:
-                self._end(b"")
-            return
         head, newline, rest = data.partition(b"\n")
-        if not newline:
-            self._begin(head)
-            return
-        self._end(head)
-        whole, newline, begun = rest.rpartition(b"\n")
         if newline:
-            self._lines.extend(self._split(whole))
-        self._begin(begun)
+            self._end(head)
+            whole, newline, head = rest.rpartition(b"\n")
+            if newline:
+                self._lines.extend(self._split(whole))
+        self._begin(head)
 
     def _begin(self, part: bytes) -> None:
         self._begun_length += len(part)

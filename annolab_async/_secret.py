@@ -90,5 +90,5 @@ class ApiKey:
         """Return the beginning of a text of the server's: no secret, nothing unprintable."""
         # Cut only after the key is out, lest a part of it stays; and before the rest, lest a long text takes long.
         text = self.hide(self.strike(text)[: 16 * _EXCERPT_LENGTH])
-        text = "".join(char if char.isprintable() else " " for char in text[: _EXCERPT_LENGTH + 1])
-        return text if len(text) <= _EXCERPT_LENGTH else f"{text[:_EXCERPT_LENGTH]}…"
+        shown = "".join(char if char.isprintable() else " " for char in text[:_EXCERPT_LENGTH])
+        return f"{shown}…" if len(text) > _EXCERPT_LENGTH else shown

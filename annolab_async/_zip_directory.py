@@ -29,9 +29,9 @@ _CENTRAL: Final = Struct("<4s6H3L5H2L")
 _LOCAL: Final = Struct("<4s5H3L2H")
 _FIELD: Final = Struct("<2H")
 _END_SIGN: Final = b"PK\5\6"
-_LONGEST_COMMENT: Final = 2**16 - 1
-_NO_SHORT: Final = 2**16 - 1
-_NO_LONG: Final = 2**32 - 1
+_LONGEST_COMMENT: Final = 0xFFFF
+_NO_SHORT: Final = 0xFFFF
+_NO_LONG: Final = 0xFFFF_FFFF
 _STORED: Final = 0
 _DEFLATED: Final = 8
 _ENCRYPTED: Final = 1 << 0 | 1 << 6 | 1 << 13
@@ -133,9 +133,9 @@ def refuse(what: str, hint: str = HOSTILE, *, file: str) -> NoReturn:
 
 def _shown(name: str) -> str:
     text = "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name[: _SHOWN + 1]
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name[:_SHOWN]
     )
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return f"{text}…" if len(name) > _SHOWN else text
 
 
 def read_directory(file: BinaryIO, path: str, limits: ArchiveLimits) -> list[Member]:
@@ -274,18 +274,16 @@ def _listed(file: BinaryIO, path: str, directory: _Directory) -> Iterator[Member
         fields = _CENTRAL.unpack(head)
         flags, method = fields[3:5]
         crc, packed_size, size, name_size, extra_size, comment_size, disk = fields[7:14]
-        attributes, header = fields[15:17]
+        attributes, header = fields[15:]
         name = _name(file.read(name_size), flags, path)
         extra = file.read(extra_size)
         at += _CENTRAL.size + name_size + extra_size + comment_size
-        if at > directory.ends:
-            refuse("its directory is longer than its end says", file=path)
         size, packed_size, header = _in_64_bits(extra, (size, packed_size, header), name)
         member = Member(name, flags, method, crc, packed_size, size, header)
         _check_member(member, file_type=stat.S_IFMT(attributes >> 16), disk=disk)
         yield member
     if at != directory.ends:
-        refuse("its directory is shorter than its end says", file=path)
+        refuse("its directory is longer or shorter than its end says", file=path)
 
 
 def _name(raw: bytes, flags: int, path: str) -> str:

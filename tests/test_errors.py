@@ -126,7 +126,8 @@ def test_an_error_has_all_attributes_that_are_documented(error: AnnoLabError) ->
         name
         for kind in type(error).__mro__
         if kind.__module__.startswith("annolab_async")
-        for name in re.findall(r"^ {8}(\w+): ", kind.__doc__ or "", re.MULTILINE)
+        for names in re.findall(r"^ {8}([\w, ]+): ", kind.__doc__ or "", re.MULTILINE)
+        for name in names.split(", ")
     }
     assert documented - vars(error).keys() == set()
 

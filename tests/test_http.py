@@ -218,6 +218,21 @@ async def test_every_batch_goes_on_a_fresh_connection_and_polls_share_theirs(
             assert server.connections == 6
 
 
+@pytest.mark.parametrize("chosen", ["auto", "aiohttp", "httpx"])
+async def test_reads_go_over_aiohttp_where_that_may_be_and_batches_never(
+    chosen: Literal["auto", "aiohttp", "httpx"], anyio_backend_name: str
+) -> None:
+    if anyio_backend_name == "trio" and chosen == "aiohttp":
+        return  # which is refused
+    with raw_server(http("200 OK", JOB)) as server:
+        async with AsyncInferenceClient(KEY, base_url=server.base_url, transport=chosen) as client:
+            await client.get_job(12)
+            await client.submit(a_request())
+    read, batch = [b" aiohttp/" in request for request in server.requests]
+    assert read == (anyio_backend_name == "asyncio" and chosen != "httpx")
+    assert not batch
+
+
 async def test_more_requests_than_connections_wait_for_their_turn_however_long_it_takes(
     transport: Transport,
 ) -> None:

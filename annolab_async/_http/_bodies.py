@@ -30,10 +30,10 @@ def plain_length(headers: Mapping[str, str]) -> int | None:
     if "content-encoding" in headers:
         return None
     # Two of them, or none: then the body is measured as it comes.
-    length = headers.get("content-length", "")
-    if len(length) < len(str(LARGEST_BODY)) and length.isdecimal():
-        return int(length)
-    return None
+    length = headers.get("content-length")
+    if length is None or len(length) >= len(str(LARGEST_BODY)) or not length.isdecimal():
+        return None
+    return int(length)
 
 
 class Body:
@@ -53,7 +53,7 @@ class Body:
         self._body = (
             bytearray()
         )  # not a list of parts: many tiny ones would take many times their size
-        encoding = headers.get("content-encoding", "identity").strip().lower() or "identity"
+        encoding = headers.get("content-encoding", "").strip().lower() or "identity"
         self._is_packed = encoding != "identity"
         if encoding in {"gzip", "x-gzip"}:
             self._unpacker = zlib.decompressobj(_GZIP)
@@ -112,8 +112,8 @@ class Incoming:
     def __init__(self) -> None:
         self.has_begun = False
         self.wants_more = True
-        self._status_code = 0
-        self._headers: Mapping[str, str] = {}
+        self._status_code: int
+        self._headers: Mapping[str, str]
         self._body = Body({})
         self._fault: str | None = None
 

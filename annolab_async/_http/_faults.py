@@ -97,7 +97,7 @@ class Progress:
         step = event.partition(".")[2]
         if step == "send_request_headers.started":
             # A proxy is asked for a tunnel with the same extensions: that is not the request yet.
-            self._is_tunnelling = getattr(info.get("request"), "method", b"") == b"CONNECT"
+            self._is_tunnelling = getattr(info.get("request"), "method", None) == b"CONNECT"
             self._has_begun = self._has_begun or not self._is_tunnelling
         elif step == "receive_response_headers.complete" and not self._is_tunnelling:
             # Over HTTP/1.1 version, status, reason and headers; over HTTP/2 status and headers.
@@ -144,11 +144,13 @@ def scrubbed(fault: Exception, key: Hiding) -> Exception:
     """
     for link in _chain(fault):
         link.__traceback__ = None
-        for name in ("_request", "_response"):  # of httpx and httpx2
+        for name in ("_request", "response"):  # of httpx and httpx2
             if name in link.__dict__:
                 setattr(link, name, None)
         link.args = tuple(_plain(arg, key) for arg in link.args)
-        if not isinstance(getattr(link, "message", ""), str):  # of aiohttp: half an answer, say
+        if not isinstance(
+            getattr(link, "message", None), str | None
+        ):  # of aiohttp: half an answer, say
             setattr(link, "message", "")  # noqa: B010  # not all exceptions have one
     if hasattr(
         fault, "request_info"

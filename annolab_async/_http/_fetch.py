@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio.to_thread
@@ -14,11 +15,11 @@ from anyio import (
     CapacityLimiter,
     current_time,
     fail_after,
-    move_on_after,
 )
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from annolab_async._http._bodies import PARTS_AT_ONCE, PLAIN
+from annolab_async._http._closing import close_in_time
 from annolab_async._http._faults import Progress, error_of, scrubbed
 from annolab_async._http._quiet import CURRENT_KEY, quieten
 from annolab_async._http._transports import own_client
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetcher"]
 
-_CLOSING_SECONDS: Final = 1.0
 # httpx closes a connection in the middle of a handshake when its own timeout ends it, but leaves it to the garbage
 # collector when ours does.
 _CONNECTING: Final = 0.45
@@ -75,14 +75,10 @@ class Fetcher(AsyncContextManagerMixin):
                 self._client = await anyio.to_thread.run_sync(
                     self._make_client, limiter=CapacityLimiter(1)
                 )
-                stack.push_async_callback(self._close)
+                stack.push_async_callback(close_in_time, self._client.aclose)
                 yield self
         finally:
             CURRENT_KEY.reset(token)
-
-    async def _close(self) -> None:
-        with move_on_after(_CLOSING_SECONDS, shield=True):
-            await self._client.aclose()
 
     async def get(
         self,
@@ -111,12 +107,11 @@ class Fetcher(AsyncContextManagerMixin):
                     return await self._pour(response, sink, link)
                 link = target
             finally:
-                with move_on_after(_CLOSING_SECONDS, shield=True):
-                    await response.aclose()
+                await close_in_time(response.aclose)
         raise Setback(f"{link.shown} redirects for ever", Remedy.AGAIN)
 
     async def _send(self, link: SignedLink, headers: Mapping[str, str]) -> httpx.Response:
-        progress = Progress(is_traced=True)
+        progress = Progress()
         try:
             with fail_after(self._timeout):
                 # A request of our own making, which client.build_request() would add its headers and cookies to.
@@ -142,12 +137,14 @@ class Fetcher(AsyncContextManagerMixin):
         # What is wrong with who takes it, or with the way here.
         refusal: Exception | None = None
         fault: Exception | None = None
-        number, renewed = 0, current_time()
+        numbers, renewed = count(1), current_time()
         # Cancelled and not just left, nor raised from within: trio warns of a generator that is not read to its end,
         # and httpcore nests three.
         with CancelScope(deadline=renewed + self._timeout) as scope:
             try:
                 async for part in response.aiter_raw():
+                    if refusal is not None:
+                        continue  # until the cancellation comes through
                     try:
                         if (pending := sink(part)) is not None:
                             scope.deadline, renewed = math.inf, -math.inf
@@ -157,8 +154,7 @@ class Fetcher(AsyncContextManagerMixin):
                         refusal = error
                         scope.cancel()
                         continue
-                    number += 1
-                    if number % PARTS_AT_ONCE == 0:
+                    if next(numbers) % PARTS_AT_ONCE == 0:
                         await cancel_shielded_checkpoint()
                     now = current_time()
                     if now - renewed > self._timeout / _DEADLINES_IN_TIMEOUT:

@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
-from anyio import CancelScope
 
 from annolab_async._http._bodies import Body, NoBody, plain_length
+from annolab_async._http._closing import close_in_time
 from annolab_async._http._faults import Progress
 from annolab_async._http._given import build
 from annolab_async._http._parts import take_in
@@ -213,8 +213,7 @@ class _ClientLine:
 
     async def release(self) -> None:
         if self._response is not None:
-            with CancelScope(shield=True):  # nothing is left to wait for
-                await self._response.aclose()
+            await close_in_time(self._response.aclose)
 
     async def aclose(self) -> None:
         # The caller closes what the caller made: just this connection is taken out of use. After a failure the

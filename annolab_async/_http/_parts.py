@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from itertools import count
 from typing import TYPE_CHECKING
 
 import httpx
@@ -11,7 +13,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 from annolab_async._http._bodies import PARTS_AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from collections.abc import AsyncIterable, Callable
 
 __all__ = ["OnePart", "take_in"]
 
@@ -25,10 +27,9 @@ async def take_in(parts: AsyncIterable[bytes], take: Callable[[bytes], bool]) ->
     """
     # Cancelled and not just left: trio warns of a generator that is not read to its end, and httpcore nests three.
     with CancelScope() as scope:
-        number, is_wanted = 0, True
+        numbers, is_wanted = count(1), True
         async for part in parts:
-            number += 1
-            if number % PARTS_AT_ONCE == 0:
+            if next(numbers) % PARTS_AT_ONCE == 0:
                 await cancel_shielded_checkpoint()
             if is_wanted and not take(part):
                 is_wanted = False
@@ -49,12 +50,9 @@ class OnePart(httpx.AsyncByteStream):
         return _Once(self._body)
 
 
-class _Once:
+class _Once(AsyncIterator[bytes]):
     def __init__(self, part: bytes) -> None:
         self._parts = [part]
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
 
     async def __anext__(self) -> bytes:
         if not self._parts:

@@ -14,12 +14,12 @@ from anyio import (
     current_time,
     fail_after,
     get_cancelled_exc_class,
-    move_on_after,
 )
 from attrs import field, frozen
 
 from annolab_async._http._apart import apart
 from annolab_async._http._bodies import PLAIN, Incoming
+from annolab_async._http._closing import close_in_time
 from annolab_async._http._faults import (
     Progress,
     error_of,
@@ -53,7 +53,6 @@ T = TypeVar("T")
 # own timeout ends it, but leaves it to the garbage collector when the deadline does.
 _CONNECTING: Final = 0.45
 _PHASE: Final = 0.9
-_CLOSING_SECONDS: Final = 1.0
 _MOST_REDIRECTS: Final = 5
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 
@@ -159,14 +158,15 @@ class HttpSession(AsyncContextManagerMixin):
     async def _hang_up(self) -> None:
         self._is_open = False
         # Apart: a task.cancel() that breaks in would leave the lines that are still idle to the garbage collector.
-        await apart(self._hang_up_each)
+        # And shielded: where the block is left by a cancellation, trio would not even begin.
+        with CancelScope(shield=True):
+            await apart(partial(close_in_time, self._hang_up_each))
 
     async def _hang_up_each(self) -> None:
-        with move_on_after(_CLOSING_SECONDS, shield=True):
-            for scope in self._under_way:
-                scope.cancel()
-            while self._idle:
-                await self._idle.pop().aclose()
+        for scope in self._under_way:
+            scope.cancel()
+        while self._idle:
+            await self._idle.pop().aclose()
 
     async def get(
         self, path: str, read: Callable[[Reply], T], headers: Mapping[str, str] | None = None
@@ -277,8 +277,7 @@ class HttpSession(AsyncContextManagerMixin):
                 await line.release()
                 self._idle.append(line)
             else:
-                with move_on_after(_CLOSING_SECONDS, shield=True):
-                    await line.aclose()
+                await close_in_time(line.aclose)
         return result
 
     def progress(self) -> Progress:
@@ -357,8 +356,7 @@ class HttpSession(AsyncContextManagerMixin):
             elif incoming.wants_more:
                 await take_in(response.aiter_raw(), incoming.feed)
         finally:
-            with move_on_after(_CLOSING_SECONDS, shield=True):
-                await response.aclose()
+            await close_in_time(response.aclose)
 
     def check_open(self, fault: Exception | None = None) -> None:
         """See to it that requests can be sent.

@@ -17,8 +17,8 @@ _LONGEST_WORD: Final = 40
 
 def shown_word(status: str) -> str:
     """Return a status word of the server's, which may be anything, as it can be shown: short and printable."""
-    word = "".join(char if char.isprintable() else " " for char in status[: _LONGEST_WORD + 1])
-    return word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}…"
+    word = "".join(char if char.isprintable() else " " for char in status[:_LONGEST_WORD])
+    return f"{word}…" if len(status) > _LONGEST_WORD else word
 
 
 class WaitTimeout(AnnoLabError):

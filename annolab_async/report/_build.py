@@ -44,9 +44,9 @@ def fit_to_show(text: str) -> str:
     """Return a text of others' without what a terminal or a page may not merely print, cut if it is long."""
     shown = "".join(
         char if char.isprintable() else " " if char.isspace() else "\N{REPLACEMENT CHARACTER}"
-        for char in text[: _LONGEST_TEXT + 1]
+        for char in text[:_LONGEST_TEXT]
     )
-    return shown if len(shown) <= _LONGEST_TEXT else f"{shown[:_LONGEST_TEXT]}…"
+    return f"{shown}…" if len(text) > _LONGEST_TEXT else shown
 
 
 def batch_report(
@@ -59,7 +59,7 @@ def batch_report(
         changes: its history, oldest first; it may lack what has changed lately.
         at: the time, in UTC.
     """
-    end = record.ended_at if record.state.is_ended and record.ended_at else at
+    end = record.ended_at or at
     seen = changes[-1] if changes and changes[-1].state in _SEEN_ENDS else None
     took = None
     # What the server has refused has a state that tells of an end, but never had a job that could end.
@@ -122,12 +122,13 @@ def run_report(info: RunInfo, batches: Iterable[BatchReport], *, at: datetime) -
         if batch.state is not BatchState.SPLIT:
             sources[batch.state] += batch.size
     began = min((batch.spans[0].began for batch in batches if batch.spans), default=None)
-    ended = None
+    ended, activity = None, tuple[Activity, ...]()
     if began is not None:
         is_open = not info.is_planned or not all(state.is_ended for state in counts)
         last = max(batch.spans[-1].ended for batch in batches if batch.spans)
         # A clock that was set back may have put the last end after the time of the report.
         ended = max(made_at if is_open else last, last)
+        activity = tuple(_activity(batches, began, ended))
     return RunReport(
         name=fit_to_show(info.name),
         plan=_plan_facts(info.details),
@@ -139,7 +140,7 @@ def run_report(info: RunInfo, batches: Iterable[BatchReport], *, at: datetime) -
         sources=MappingProxyType(sources),
         began=began,
         ended=ended,
-        activity=() if began is None or ended is None else tuple(_activity(batches, began, ended)),
+        activity=activity,
         duration=spread_of(batch.duration for batch in batches),
         uncertainty=spread_of(batch.uncertainty for batch in batches),
     )
@@ -208,15 +209,15 @@ def _place(elapsed: float, step: float, count: int) -> int:
 def _most_in_flight(
     changes: Sequence[tuple[float, int]], began: float, step: float, count: int
 ) -> list[int]:
-    most, level, last = [0] * count, 0, 0
+    most, level = [0] * count, 0
+    last = 0
     for at, change in changes:
         place = _place(at - began, step, count)
         # In all stretches since the last change, it was what it was then.
         for between in range(last, place + 1):
             most[between] = max(most[between], level)
         last = place
-        level += change
-        most[place] = max(most[place], level)
+        level += change  # until the next one; the last one leaves nothing in flight
     return most
 
 

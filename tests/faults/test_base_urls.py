@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from annolab_async import AsyncInferenceClient, ConfigurationError
+from annolab_async._http import check_path
 from tests.faults.keyed import KEY
 
 SECRET = "s3cr3t"
@@ -242,6 +243,7 @@ def test_a_path_that_does_not_mean_itself_is_refused(inference_path: object) -> 
 )
 def test_a_plain_path_is_taken(inference_path: str) -> None:
     AsyncInferenceClient(KEY, inference_path=inference_path)
+    assert check_path(inference_path) == "/" + inference_path.strip("/")
 
 
 def test_a_host_of_other_letters_is_taken_as_it_goes_out() -> None:

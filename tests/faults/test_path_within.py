@@ -80,6 +80,13 @@ def test_a_usual_port_and_capitals_make_no_other_origin(origin: str, location: s
 
 
 @pytest.mark.parametrize(
+    ("rest", "path"), [("", "/"), ("?x=1", "/?x=1"), ("#x", "/"), ("/#x", "/")]
+)
+def test_an_origin_alone_leads_to_its_root(rest: str, path: str) -> None:
+    assert path_within(GOOD, BASE_PATH, f"{GOOD}{rest}") == path
+
+
+@pytest.mark.parametrize(
     "location",
     [
         "http://api.annolab.ai/x",

@@ -10,6 +10,7 @@ from attrs import evolve
 from annolab_async._batch_records import BatchState
 from annolab_async.report import Activity, DurationGroup, Span, SpanKind, Spread
 from annolab_async.report._build import durations_of, fit_to_show, run_report, spread_of
+from annolab_async.report._data import PlanFacts
 from tests.report.runs import BEGIN, History, a_run, after, an_info, many
 
 START = BEGIN.timestamp()
@@ -55,7 +56,11 @@ def test_a_batch_that_is_tried_again_has_several_ends_and_the_last_duration() ->
 
 
 def test_a_batch_that_the_server_refused_took_no_time() -> None:
-    batch = History(1, [7]).to(BatchState.SENDING, 1).to(BatchState.ERRORED, 2, error="400")
+    batch = (
+        History(1, [7])
+        .to(BatchState.SENDING, 1)
+        .to(BatchState.ERRORED, 2, error="400", uncertainty=1.0)
+    )
     assert batch.report().duration is None
     assert batch.report().uncertainty is None
     assert of_kinds(batch.report().spans) == [(SpanKind.SENDING, 1, 2)]
@@ -110,6 +115,7 @@ def test_a_run_that_is_not_over_ends_now() -> None:
     assert a_run(ended, open_, seconds=50).ended == START + 50
     assert not a_run(ended, open_).is_over
     assert not a_run(ended, History(2, [2])).is_over
+    assert a_run(ended, History(2, [2]), seconds=50).ended == START + 50
     assert not a_run(ended, is_planned=False).is_over
     assert a_run(ended, is_planned=False, seconds=50).ended == START + 50
 
@@ -145,6 +151,27 @@ def test_what_went_on_is_told_in_equal_stretches() -> None:
     assert sum(part.finished_sources + part.failed_sources for part in run.activity) == 6
 
 
+def test_what_ends_in_the_first_stretch_or_before_it_is_told_there() -> None:
+    first = History(1, [1]).sent(0, job_id=1).to(BatchState.FINISHED, 0.3)
+    last = History(2, [2, 3]).sent(0.3, job_id=2).to(BatchState.FINISHED, 60)
+    run = a_run(first, last)
+    assert [part.finished_sources for part in run.activity] == [1, *[0] * 118, 2]
+    assert [part.in_flight for part in run.activity] == [1] * 120
+    ended_before = evolve(first.report(), ends=((START - 5, True),))
+    run = run_report(an_info(), [ended_before, last.report()], at=after(100))
+    assert run.activity[0].finished_sources == 1
+
+
+def test_a_plan_is_told_by_its_names() -> None:
+    assert a_run().plan == PlanFacts(
+        group_name="Company Name",
+        project="My Project",
+        model="Staple + Classify Documents",
+        output_layer="Gold Set",
+        batch_size=25,
+    )
+
+
 def test_requests_that_are_open_are_not_in_flight() -> None:
     batch = History(1, [1]).to(BatchState.SENDING, 0).to(BatchState.UNKNOWN, 10)
     assert {part.in_flight for part in a_run(batch).activity} == {0}
@@ -152,9 +179,18 @@ def test_requests_that_are_open_are_not_in_flight() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "step"),
-    [(1, 0.1), (3600, 30), (86_400, 900), (2 * 86_400, 1800), (7 * 86_400, 7200)],
+    [
+        (1, 0.1),
+        *[(120 * step, step) for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300)],
+        *[(120 * step, step) for step in (600, 900, 1800, 3600, 7200, 10_800)],
+        (86_400, 900),
+        (2 * 86_400, 1800),
+        (7 * 86_400, 7200),
+    ],
 )
-def test_long_runs_are_told_in_no_more_stretches_than_short_ones(seconds: int, step: float) -> None:
+def test_long_runs_are_told_in_no_more_stretches_than_short_ones(
+    seconds: float, step: float
+) -> None:
     run = a_run(History(1, [1]).sent(0, job_id=1).to(BatchState.FINISHED, seconds))
     assert {part.seconds for part in run.activity} == {step}
     assert len(run.activity) <= 120

@@ -11,12 +11,21 @@ import zipfile
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from annolab_async import Annotation, AnnotationLayer, ExportedSource, ExportError, TextBounds
-from annolab_async._archive import Archive, ArchiveLimits, check_archive
+from annolab_async import (
+    Annotation,
+    AnnotationLayer,
+    AnnotationRelation,
+    AnnotationType,
+    ExportedSource,
+    ExportError,
+    TextBounds,
+)
+from annolab_async._archive import Archive, ArchiveLimits, Unpacker, check_archive
 from tests.results.zips import LINE, NAME, File, archive, deflated, end_64, file, lines, written
 
 if TYPE_CHECKING:
@@ -90,10 +99,10 @@ def nested() -> bytes:
 
 
 def behind_a_chunk() -> bytes:
-    """Return a file behind whose stream, of just the 64 KiB that are read at once, something stands."""
+    """Return a file behind whose stream, of just the 128 KiB that are read at once, something stands."""
     data = b" " * (2**16 - 5)
-    block = struct.pack("<BHH", 1, len(data), len(data) ^ 0xFFFF) + data
-    return archive(file(data, packed=block + b"more"))
+    blocks = [struct.pack("<BHH", is_last, len(data), len(data) ^ 0xFFFF) for is_last in (0, 1)]
+    return archive(file(2 * data, packed=blocks[0] + data + blocks[1] + data + b"more"))
 
 
 def two_ends() -> bytes:
@@ -118,6 +127,22 @@ def with_64(told: int, **lies: int) -> bytes:
         "<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), lies.get("offset", 2**32 - 1), 0
     )
     return body + entry + ends + end
+
+
+def cut_end_64() -> bytes:
+    """Return an archive whose end in 64 bits begins so late that the rest of the file is shorter than one."""
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 1)
+    whole = archive(File(), before_end=locator, comment=b"PK\6\6")
+    return whole.replace(locator, struct.pack("<4sLQL", b"PK\6\7", 0, len(whole) - 4, 1))
+
+
+def cut_entry() -> bytes:
+    """Return an archive whose second entry begins in the last four bytes of the file."""
+    one, filling, comment = File(), b"x" * 25, b"PK\1\2"
+    size = len(one.entry(0)) + len(filling)
+    whole = archive(one, before_end=filling, comment=comment, count=2, length=size)
+    at = whole.index(b"PK\1\2") + 32
+    return whole[:at] + struct.pack("<H", len(filling) + 22) + whole[at + 2 :]
 
 
 def with_byte(data: bytes, at: int, to: int) -> bytes:
@@ -161,6 +186,8 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "some of it on another disk": (lambda: with_byte(WHOLE, -14, 0), "several parts"),
     "encrypted": (lambda: archive(File(flags=1)), "encrypted"),
     "strongly encrypted": (lambda: archive(File(flags=1 << 6)), "encrypted"),
+    "its names encrypted": (lambda: archive(File(flags=1 << 13)), "encrypted"),
+    "a patch": (lambda: archive(File(flags=1 << 5)), "a patch"),
     "lzma": (lambda: archive(File(method=14)), "method 14"),
     "deflate64": (lambda: archive(File(method=9)), "method 9"),
     "unfolds to more than it says": (lambda: archive(file(LINE * 9, size=30)), "more than"),
@@ -169,6 +196,15 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     "local size differs": (lambda: archive(file(LINE, local={"size": 9})), "another size"),
     "local name differs": (
         lambda: archive(file(LINE, local={"name": b"jab.annotations.jsonl"})),
+        "different things",
+    ),
+    "local packed size differs": (
+        lambda: archive(file(LINE, local={"packed_size": 9})),
+        "another size",
+    ),
+    "local checksum differs": (lambda: archive(file(LINE, local={"crc": 9})), "or checksum"),
+    "local flags differ": (
+        lambda: archive(file(LINE, local={"flags": 1 << 4})),
         "different things",
     ),
     "local method differs": (lambda: archive(file(LINE, local={"method": 0})), "different things"),
@@ -198,16 +234,26 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
     ),
     "two ends": (two_ends, "two ends"),
     "says more files than it has": (lambda: archive(File(), count=2), "too short|damaged"),
-    "says fewer files": (lambda: archive(File(), file(LINE, "b"), count=1), "shorter"),
+    "says fewer files": (lambda: archive(File(), file(LINE, "b"), count=1), "or shorter"),
+    "an entry leads beyond": (lambda: with_byte(WHOLE, -22 - len(NAME) - 14, 9), "longer or"),
     "directory out of the file": (lambda: archive(File(), offset=2**31), "something was added"),
+    "header is something else": (lambda: archive(File(at=1)), "not where"),
+    "header cut short": (
+        lambda: archive(File(at=len(WHOLE)), comment=b"PK\3\4"),
+        "not where",
+    ),
+    "entry cut short": (cut_entry, "directory is damaged"),
     "header out of the file": (lambda: archive(File(at=2**31)), "not where"),
     "64 bits: other counts": (lambda: with_64(2), "different things"),
+    "64 bits: something else": (lambda: with_64(1, at=0), "no end in 64 bits"),
+    "64 bits: cut short": (cut_end_64, "no end in 64 bits"),
     "64 bits: elsewhere": (lambda: with_64(1, at=2**63 - 1), "no end in 64 bits"),
     "64 bits: far beyond": (lambda: with_64(1, at=2**64 - 1), "no end in 64 bits"),
     "64 bits: on another disk": (lambda: with_byte(with_64(1), -38, 1), "no end in 64 bits"),
     "64 bits: of several disks": (lambda: with_byte(with_64(1), -26, 2), "no end in 64 bits"),
     "64 bits: something between": (lambda: with_64(1, size=10), "between its ends"),
     "64 bits: left out": (lambda: archive(File(), offset=2**32 - 1), "leaves out"),
+    "64 bits: a length left out": (lambda: archive(File(), length=2**32 - 1), "leaves out"),
     "64 bits: a size left out": (lambda: archive(file(LINE, size=2**32 - 1)), "left out"),
     "64 bits: a field cut short": (
         lambda: archive(file(LINE, size=2**32 - 1, extra=b"\1\0\x08\0\1")),
@@ -345,7 +391,7 @@ def test_names_are_what_people_call_their_files(tmp_path: Path, name: str) -> No
     assert check_archive(written(tmp_path / "x.zip", {name: b"%PDF"})).entries == (name,)
 
 
-@pytest.mark.parametrize("comment", [b"", b"made by AnnoLab", b"x" * 65535])
+@pytest.mark.parametrize("comment", [b"", b"made by AnnoLab", b"x" * 65535, b"PK\5\6"])
 def test_a_comment_does_no_harm(tmp_path: Path, comment: bytes) -> None:
     assert opened(tmp_path, archive(File(), comment=comment)).entries == (NAME,)
 
@@ -377,6 +423,106 @@ def test_an_archive_in_64_bits_is_read(tmp_path: Path) -> None:
     assert check_archive(path).entries == (NAME,)
 
 
+def test_an_archive_of_nothing_is_read(tmp_path: Path) -> None:
+    assert opened(tmp_path, archive()).entries == ()
+
+
+NO_LONG: Final = 2**32 - 1
+LOCAL: Final = {"size": len(LINE), "packed_size": len(deflated(LINE)), "extra": b""}
+
+
+@pytest.mark.parametrize("before", [b"", b"\7\7\0\0", b"\7\7\3\0abc"])
+@pytest.mark.parametrize(
+    "left_out", [["size"], ["packed_size"], ["at"], ["size", "at"], ["size", "packed_size", "at"]]
+)
+def test_what_does_not_fit_into_32_bits_is_found_behind(
+    tmp_path: Path, left_out: list[str], before: bytes
+) -> None:
+    first = file(b"%PDF", "first.pdf")
+    at = len(first.header()) + len(first.packed)
+    told = {"size": len(LINE), "packed_size": len(deflated(LINE)), "at": at}
+    longs = struct.pack(f"<{len(left_out)}Q", *[told[name] for name in left_out])
+    extra = before + struct.pack("<2H", 1, len(longs)) + longs
+    second: dict[str, Any] = dict.fromkeys(left_out, NO_LONG)
+    data = archive(first, File(**second, extra=extra, local=LOCAL))
+    assert opened(tmp_path, data).entries == ("first.pdf", NAME)
+    # Where its own header leaves them out, too.
+    in_both = {name: NO_LONG for name in left_out if name != "at"}
+    head = archive(first, File(**second, extra=extra, local={**LOCAL, **in_both, "extra": extra}))
+    if "at" not in left_out:
+        assert opened(tmp_path, head).entries == ("first.pdf", NAME)
+
+
+def test_how_hard_the_packer_tried_is_all_the_same(tmp_path: Path) -> None:
+    for flag in (1 << 1, 1 << 2):
+        assert opened(tmp_path, archive(File(local={"flags": flag}))).entries == (NAME,)
+    for flag in (1 << 4, 1 << 7, 1 << 12, 1 << 15):
+        assert opened(tmp_path, archive(File(flags=flag))).entries == (NAME,)
+
+
+@pytest.mark.parametrize(("name", "mode"), [(NAME, 0o100644), ("directory/", 0o040755)])
+def test_files_and_directories_may_say_what_they_are(tmp_path: Path, name: str, mode: int) -> None:
+    data = b"" if name.endswith("/") else LINE
+    found = opened(tmp_path, archive(file(data, name, mode=mode)))
+    assert found.entries == (() if name.endswith("/") else (name,))
+
+
+@pytest.mark.parametrize("length", [199, 200, 201, 300])
+def test_of_a_long_name_the_beginning_is_shown(tmp_path: Path, length: int) -> None:
+    name = "../\x1b" + "x" * (length - 4)
+    with pytest.raises(ExportError) as caught:
+        opened(tmp_path, archive(file(LINE, name)))
+    whole = name.replace("\x1b", "\N{REPLACEMENT CHARACTER}")
+    assert caught.value.file == (whole if length <= 200 else whole[:200] + "…")
+
+
+def listing(size: int) -> bytes:
+    """Return an archive whose directory has so many bytes, of which nothing is packed."""
+    count = size // 2**16
+    rest = size - (count - 1) * 2**16
+    names = [b"%02d" % number for number in range(count)]
+    lengths = [2**16 - 46] * (count - 1) + [rest - 46]
+    return archive(*[
+        File(name=name + b"x" * (length - 2), packed=b"", size=0, crc=0, method=0)
+        for name, length in zip(names, lengths, strict=True)
+    ])
+
+
+@pytest.mark.parametrize(("max_entries", "most"), [(99, MIB), (4096, MIB), (5120, 5 * MIB // 4)])
+def test_a_directory_may_be_as_long_as_so_many_files_need(
+    tmp_path: Path, max_entries: int, most: int
+) -> None:
+    assert opened(tmp_path, listing(most), max_entries=max_entries).entries
+    with pytest.raises(ExportError, match="its directory is"):
+        opened(tmp_path, listing(most + 1), max_entries=max_entries)
+
+
+def test_limits_hold_for_what_is_more_and_not_for_what_is_as_much(tmp_path: Path) -> None:
+    data = archive(file(b" " * MIB), file(b"x", "x.pdf"))
+    opened(tmp_path, data, max_bytes=MIB + 1)
+    with pytest.raises(ExportError, match="max_bytes"):
+        opened(tmp_path, data, max_bytes=MIB)
+    # A file of a MiB may unfold from as little as it likes.
+    opened(tmp_path, data, max_ratio=0.5)
+    one_more = b" " * (MIB + 1)
+    with pytest.raises(ExportError, match="max_ratio"):
+        opened(tmp_path, archive(file(one_more)), max_ratio=0.5)
+    as_it_is = archive(file(one_more, method=0, packed=one_more))
+    opened(tmp_path, as_it_is, max_ratio=1)
+    with pytest.raises(ExportError, match="max_ratio"):
+        opened(tmp_path, as_it_is, max_ratio=0.999)
+
+
+@pytest.mark.parametrize(
+    "name", ["max_entries", "max_bytes", "max_ratio", "max_line_bytes", "max_line_memory"]
+)
+def test_a_limit_is_a_positive_number(name: str) -> None:
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=f"{name} is {wrong}, not a positive"):
+            ArchiveLimits(**{name: wrong})  # type: ignore[arg-type]
+    assert getattr(ArchiveLimits(**{name: 1}), name) == 1
+
+
 def test_limits_can_be_raised_and_lowered(tmp_path: Path) -> None:
     data = archive(file(b" " * 3 * MIB))
     for limits in ({"max_ratio": 10}, {"max_bytes": MIB}):
@@ -387,8 +533,47 @@ def test_limits_can_be_raised_and_lowered(tmp_path: Path) -> None:
         opened(tmp_path, many(3), max_entries=2)
     assert opened(tmp_path, archive(file(LINE, "x" * 65_000)), max_entries=1).entries
     assert len(opened(tmp_path, many(3), max_entries=3).entries) == 3
-    with pytest.raises(ValueError, match="max_bytes is 0"):
-        ArchiveLimits(max_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "hint"),
+    [
+        (Annotation, "annotations", "It may be the file of something else."),
+        (AnnotationLayer, "layers", "It may be the file of something else."),
+        (AnnotationRelation, "relations", "It may be the file of something else."),
+        (ExportedSource, "sources", "Export with include_sources=True."),
+        (TextBounds, "text-bounds", "Export with include_text_bounds=True."),
+        (AnnotationType, "atntypes", "Export with include_annotation_types=True."),
+    ],
+)
+def test_what_is_not_there_is_named_with_how_to_have_it(
+    tmp_path: Path, kind: type, name: str, hint: str
+) -> None:
+    empty = opened(tmp_path, archive())
+    assert not empty.holds(kind)
+    with pytest.raises(ExportError) as caught:
+        empty.members(kind)
+    assert caught.value.what == f"it holds no *.{name}.jsonl"
+    assert (caught.value.hint, caught.value.file) == (hint, str(empty.path))
+    names = [f"b.{name}.jsonl", f"a.{name}.jsonl"]
+    found = opened(tmp_path, archive(*[file(LINE, each) for each in names]))
+    assert found.holds(kind)
+    assert [member.name for member in found.members(kind)] == names[::-1]
+
+
+@pytest.mark.parametrize("method", [0, 8])
+def test_128_kib_at_most_are_unpacked_at_once(tmp_path: Path, method: int) -> None:
+    data = Random(1).randbytes(600_000) + bytes(300_000)
+    packed = deflated(data) if method else data
+    path = tmp_path / "x.zip"
+    path.write_bytes(archive(file(data, method=method, packed=packed)))
+    archived = Archive.open(path)
+    unpacker, parts = Unpacker(archived.members(Annotation)[0]), list[bytes]()
+    with archived.reopened() as opened:
+        while part := unpacker.read(opened):
+            parts.append(part)
+    assert b"".join(parts) == data
+    assert max(map(len, parts)) == 2**17
 
 
 def test_a_check_can_be_given_up(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -246,6 +247,20 @@ async def test_a_server_that_fails_for_a_while_is_asked_again(path: Path) -> Non
     assert there(path) == FILE
 
 
+async def test_each_request_goes_by_the_proxy_of_the_environment_on_a_connection_of_its_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(refuse("503 Busy", Retry_After="0"), good()) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.base_url)
+        link = Links("http://files.example")
+        hosts = ["files.example"]
+        await get(link, path, http_client_factory=None, plain_http_hosts=hosts)
+    assert there(path) == FILE
+    assert server.accepted == 2
+    line = "GET http://files.example/export.zip?signature=canary HTTP/1.1"
+    assert [request.line for request in server.requests] == [line] * 2
+
+
 async def test_a_server_that_asks_for_too_long_a_pause_is_given_up(path: Path) -> None:
     with serve(refuse("503 Busy", Retry_After="3600")) as server:
         await refused(server, path)
@@ -290,6 +305,29 @@ async def test_progress_is_told_now_and_then_and_at_the_end(path: Path) -> None:
     assert [step.received for step in told] == sorted(step.received for step in told)
     assert all(step.total == BIG for step in told)
     assert len(told) < 100  # of about 50 parts each
+
+
+async def test_progress_is_told_ten_times_a_second_at_most(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, told = 0.0, list[tuple[float, int, int | None]]()
+
+    def tick() -> float:
+        nonlocal now
+        now += 0.03
+        return now
+
+    def note(progress: DownloadProgress) -> None:
+        told.append((now, progress.received, progress.total))
+
+    monkeypatch.setattr("annolab_async._download.current_time", tick)
+    with serve(good(a_file(BIG), chunk=10_000)) as server:
+        await get(server, path, progress=note)
+    gaps = [after[0] - before[0] for before, after in pairwise(told[:-1])]
+    assert min(gaps) >= 0.1
+    assert max(gaps) < 0.2
+    assert [total for *_, total in told] == [None] * (len(told) - 1) + [BIG]
+    assert told[-1][1] == BIG
 
 
 async def test_what_progress_raises_is_raised_and_leaves_a_part(path: Path) -> None:

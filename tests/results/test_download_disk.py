@@ -96,20 +96,96 @@ async def test_a_system_that_refuses_is_told_about(
     assert there(path) == FILE
 
 
-async def test_a_directory_that_cannot_be_synced_is_no_trouble(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "Make room there, then download it again: it goes on where it stopped."),
+        (errno.EDQUOT, "Make room there, then download it again: it goes on where it stopped."),
+        (errno.EFBIG, "This process or file system takes no files as large as that"),
+        (errno.ENOENT, "Make the directory first."),
+        (errno.ENOTDIR, "Name a file in a directory."),
+        (errno.ELOOP, "It is a symbolic link, and may lead elsewhere"),
+        (errno.EIO, "Choose a place that can be written to."),
+        (None, "Choose a place that can be written to."),
+    ],
+)
+def test_each_trouble_has_its_hint(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None, hint: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("odd") if number is None else OSError(number, "odd")
+
+    monkeypatch.setattr("annolab_async._part_file.os.open", fail)
+    with pytest.raises(ExportError, match=r"\(odd\)") as caught:
+        PartFile(path, export_id=7).open()
+    assert caught.value.hint.startswith(hint)
+    assert caught.value.export_id == 7
+
+
+def test_a_file_has_the_permissions_of_any_that_is_made(path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        part = PartFile(path)
+        part.open()
+        part.begin(Held(0, 3, '"a"'))
+        part.write([b"abc"], 0)
+        note = path.with_name("export.zip.part.json").stat().st_mode
+        part.publish()
+        part.close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(note) == 0o640
+
+
+def test_a_part_whose_descriptor_is_0_is_let_go_of(path: Path) -> None:
+    """As it is in a process that was begun without any standard input."""
+    part, before = PartFile(path), os.dup(0)
+    os.close(0)
+    try:
+        part.open()
+        assert os.fstat(0).st_ino == path.with_name("export.zip.part").stat().st_ino
+        part.close()
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(0)
+        assert not left_in(path.parent)
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
+@pytest.mark.parametrize(("length", "is_read"), [(4096, True), (4097, False)])
+def test_a_note_is_no_longer_than_those_that_are_written(
+    path: Path, length: int, *, is_read: bool
+) -> None:
+    note = '{"version": 1, "length": 3, "validator": "\\"a\\""}'
+    path.with_name("export.zip.part").write_bytes(b"abc")
+    path.with_name("export.zip.part.json").write_text(note.rjust(length))
+    part = PartFile(path)
+    assert part.open() == (Held(3, 3, '"a"') if is_read else Held(0))
+    part.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "is_trouble"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)]
+)
+async def test_a_directory_of_a_system_that_syncs_none_is_no_trouble(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, is_trouble: bool
 ) -> None:
     sync = os.fsync
 
     def fail(file: int) -> None:
         if stat.S_ISDIR(os.fstat(file).st_mode):
-            raise OSError(errno.EINVAL, "not for directories")
+            raise OSError(number, "not for directories")
         sync(file)
 
     monkeypatch.setattr(os, "fsync", fail)
     with serve(good()) as server:
-        await get(server, path)
-    assert there(path) == FILE
+        if is_trouble:
+            with pytest.raises(ExportError, match="not for directories"):
+                await get(server, path)
+        else:
+            await get(server, path)
+    assert there(path) == FILE, "it is in place all the same"
 
 
 async def test_what_is_put_in_place_is_on_the_disk_and_so_is_its_name(
@@ -327,16 +403,20 @@ def test_a_link_that_is_laid_in_the_last_moment_is_not_followed(
 def test_a_part_that_others_replace_for_ever_is_given_up(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.open
+    real, opened = os.open, list[int]()
 
     def open_late(name: Any, *rest: Any) -> int:
-        file = real(name, *rest)
+        opened.append(real(name, *rest))
         Path(name).unlink()
-        return file
+        return opened[-1]
 
     monkeypatch.setattr("annolab_async._part_file.os.open", open_late)
     with pytest.raises(ExportError, match="others keep replacing it"):
         PartFile(path).open()
+    assert len(opened) == 10
+    for file in opened:
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(file)
 
 
 def test_nothing_is_written_once_a_part_is_closed(path: Path) -> None:

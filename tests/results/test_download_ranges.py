@@ -320,5 +320,7 @@ async def test_a_rest_that_never_grows_comes_to_an_end(path: Path) -> None:
 
     with serve(one_byte) as server:
         error = await refused(server, path)
-    assert "nothing of what is missing" in str(error)
-    assert server.heads == QUICK.attempts
+        assert "nothing of what is missing" in str(error)
+        assert server.heads == QUICK.attempts
+        await refused(server, path)
+    assert server.heads == 2 * QUICK.attempts, "what is there already is nothing new"

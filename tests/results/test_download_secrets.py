@@ -178,6 +178,13 @@ async def test_a_link_to_where_nothing_is_asked_is_refused_unseen(
     assert not path.parent.joinpath("export.zip.part").exists()
 
 
+def test_a_link_may_be_as_long_as_one_with_a_token_in_it() -> None:
+    longest = "https://files.example/".ljust(16384, "x")
+    assert str(signed_link(longest).url) == longest
+    with pytest.raises(Setback, match="no https"):
+        signed_link(f"{longest}x")
+
+
 def test_a_host_may_be_asked_unencrypted_if_it_is_named() -> None:
     assert signed_link("http://Storage.example/a?b", ["storage.EXAMPLE"]).shown.endswith(".example")
     with pytest.raises(Setback, match="unencrypted") as caught:

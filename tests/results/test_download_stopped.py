@@ -17,7 +17,7 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 
-from annolab_async import ExportError
+from annolab_async import ExportError, RetryPolicy
 from tests.depth import often
 from tests.faults.chaos import reply, stall
 from tests.faults.kinds import Stepped, fd_count, settled_fd_count
@@ -107,7 +107,8 @@ async def test_what_came_before_a_cancellation_is_kept(
 
     with serve(half, good(FILE)) as server:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(get, server, path, progress=note))
+            once = RetryPolicy(attempts=1)  # which is no reason to take it for a failure
+            tasks.start_soon(partial(get, server, path, progress=note, retry=once))
             await came.wait()
             tasks.cancel_scope.cancel()
         await get(server, path)
@@ -210,9 +211,10 @@ async def test_a_disk_is_written_to_in_large_pieces(
     with serve(good(FILE, chunk=100)) as server:
         await get(server, path)
     assert there(path) == FILE
-    sizes = [size for size in sizes if size > 200]  # and a note
-    assert len(sizes) == 3
-    assert min(sizes) >= 2**18
+    *pieces, rest = [size for size in sizes if size > 200]  # and a note
+    assert len(pieces) == 2
+    assert all(2**20 <= piece < 2**20 + 2**17 for piece in pieces)
+    assert sum(pieces) + rest == len(FILE)
 
 
 async def test_a_client_of_others_full_threads_does_not_hold_it_up(path: Path) -> None:

@@ -433,7 +433,8 @@ async def test_kinds_that_were_not_asked_for_are_named_with_how_to_ask() -> None
         whole = await client.export(
             **WHOSE, include_sources=True, include_text_bounds=True, include_annotation_types=True
         )
-        for read in (whole.sources, whole.text_bounds, whole.annotation_types):
+        reads = [whole.sources, whole.text_bounds, whole.annotation_types, whole.relations]
+        for read in [*reads, whole.layers, whole.annotations]:
             await to_end(read)
         with pytest.raises(ValueError, match="on_bad_line"):
             whole.annotations(on_bad_line="ignore")  # type: ignore[arg-type]  # that is the point

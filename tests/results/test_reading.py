@@ -8,14 +8,16 @@ import os
 import pickle
 import shutil
 import threading
+import zlib
 from contextlib import aclosing
 from pathlib import Path
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from attrs import asdict, fields, resolve_types
+from attrs import asdict, field, fields, frozen, resolve_types
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from annolab_async import (
@@ -162,6 +164,7 @@ BAD: Final[dict[str, tuple[bytes, str]]] = {
     "twice, with spaces": (b'{"sourceId" : 1, "sourceId"\t: 2, "x":"a:b"}', "a field twice"),
     "twice, inside": (b'{"sourceId": 1, "x": {"y": 1, "y": 2}}', "a field twice"),
     "twice, deep inside": (b'{"sourceId": 1, "x": [{"y": 1, "y": 2}]}', "a field twice"),
+    "thrice": (b'{"sourceId":1,"sourceId":1,"sourceId" :1}', "a field twice"),
     "no UTF-8": (b'{"sourceId": 1, "value": "\xff"}', "no UTF-8"),
     "UTF-16": ('{"sourceId": 1}'.encode("utf-16"), "no UTF-8"),
 }
@@ -187,6 +190,62 @@ async def test_a_line_may_be_just_as_long_as_the_limit_and_no_longer(tmp_path: P
     ]
     assert records == []
     assert [error.line for error in skipped] == [1, 2, 3, 4]
+
+
+# What decoding a list, an object, a name, one more value, or a string takes up, by JSON that has one more of them.
+MEMORY: Final = {"[[]]": 80, "[{}]": 240, "[1,1]": 40, '["x"]': 2 * 40, '[{"x":1}]': 240 + 70 + 80}
+
+
+@pytest.mark.parametrize("x", MEMORY)
+async def test_a_long_line_may_take_up_just_as_much_memory_as_the_limit(
+    tmp_path: Path, x: str
+) -> None:
+    line = f'{{"sourceId":1,"x":{x}}}'.ljust(2**16 + 1)
+    rest = 240 + 2 * (70 + 2 * 40) + 40 + 80  # an object, its two names, a comma, a list
+    await takes_up(tmp_path, line, 2 * getsizeof(line) + rest + MEMORY[x])
+
+
+@pytest.mark.parametrize(
+    "inside", ['[{:,"'.replace('"', '\\"') * 20_000, '\\"' * 40_000, "\\\\" * 40_000]
+)
+async def test_marks_in_strings_take_up_no_more_than_other_letters(
+    tmp_path: Path, inside: str
+) -> None:
+    line = f'{{"sourceId":1,"x":"{inside}"}}'
+    await takes_up(tmp_path, line, 2 * getsizeof(line) + 240 + 2 * (70 + 2 * 40) + 40 + 2 * 40)
+
+
+async def takes_up(tmp_path: Path, line: str, most: int) -> None:
+    path = written(tmp_path / "x.zip", {NAME: line.encode()})
+    limits = ArchiveLimits(max_line_memory=most)
+    assert [record.source_id for record in await all_of(path, limits=limits)] == [1]
+    limits = ArchiveLimits(max_line_memory=most - 1)
+    with pytest.raises(ExportError, match=f"holds more than fits into {most - 1:,} bytes"):
+        await all_of(path, limits=limits)
+
+
+async def test_of_short_lines_no_memory_is_counted(tmp_path: Path) -> None:
+    for length, is_counted in ((2**16, False), (2**16 + 1, True)):
+        path = written(tmp_path / f"{length}.zip", {NAME: b'{"sourceId":1}'.ljust(length)})
+        skipped = list[ExportError]()
+        found = await all_of(
+            path,
+            on_bad_line="skip",
+            on_skipped=skipped.append,
+            limits=ArchiveLimits(max_line_memory=1),
+        )
+        assert len(skipped) == is_counted
+        assert len(found) == (not is_counted)
+
+
+async def test_a_mark_of_the_coding_may_come_alone(tmp_path: Path) -> None:
+    """As it does where a packer has put so much that unfolds to nothing behind it that a read ends there."""
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(b"\xef\xbb\xbf") + packer.flush(zlib.Z_SYNC_FLUSH)
+    packed += b"\0\0\0\xff\xff" * 40_000 + packer.compress(LINE) + packer.flush()
+    path = tmp_path / "x.zip"
+    path.write_bytes(archive(file(b"\xef\xbb\xbf" + LINE, packed=packed)))
+    assert await all_of(path) == [Annotation(source_id=1, id=2)]
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -219,6 +278,21 @@ async def test_a_bad_line_is_skipped_and_told(
     assert records.skipped == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "line 2" in caplog.text
+
+
+def test_nothing_is_read_once_all_has_been_or_nobody_wants_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.zip", {NAME: LINE})
+    whole = RecordReader(path, Annotation)
+    while not whole.read().is_last:
+        pass
+    settled = RecordReader(path, Annotation)
+    settled.settle()
+    broken = RecordReader(tmp_path / "none.zip", Annotation)
+    with pytest.raises(FileNotFoundError):
+        broken.read()
+    for reader in (whole, settled, broken):
+        lines = reader.read()
+        assert (lines.is_last, [*lines.items]) == (True, [])
 
 
 async def test_nothing_comes_after_an_error_of_the_one_who_is_told(tmp_path: Path) -> None:
@@ -530,19 +604,61 @@ def test_the_fast_way_of_decoding_says_what_the_strict_one_says(text: str) -> No
     assert fast == slow or (slow == "no object" and "not an object" in str(fast))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1}',
+        '{"a":1} \t\r\n',
+        '{"a":"x:y"}',
+        '{"a":{"b":1,"c":2},"d":"x:y"}',
+        '{"a" :1,"b"\t:"x:y"}',
+        '{"a": {}, "b": [], "c": null}',
+    ],
+)
+def test_usual_lines_need_no_strict_look(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def strictly(_: str) -> object:
+        raise AssertionError
+
+    monkeypatch.setattr("annolab_async._converter.decode_json", strictly)
+    assert decode_object(text) == json.loads(text)
+
+
+def test_a_record_that_cannot_be_filled_in_fast_is_none() -> None:
+    @frozen
+    class WithWeakrefs:
+        """Of which no twin is alike in memory."""
+
+        name: str
+        extra: dict[str, Any] = field(factory=dict[str, Any])
+
+    @frozen(weakref_slot=False)
+    class WithFloats:
+        """Which the wire has none of."""
+
+        size: float
+        extra: dict[str, Any] = field(factory=dict[str, Any])
+
+    with pytest.raises(TypeError):
+        structure(WithWeakrefs, {"name": "x"})
+    with pytest.raises(TypeError, match="size is of a type that no open record has"):
+        structure(WithFloats, {"size": 1.0})
+
+
 async def test_the_loop_is_not_held_up(tmp_path: Path) -> None:
     path = written(tmp_path / "x.zip", {NAME: lines(*some_annotations(30_000))})
-    reads = list[int]()
+    reads, sizes = list[int](), list[int]()
     read = RecordReader[Annotation].read
 
     def in_thread(self: RecordReader[Annotation]) -> Any:
         reads.append(threading.get_ident())
-        return read(self)
+        lines = read(self)
+        sizes.append(len(lines.items))
+        return lines
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RecordReader, "read", in_thread)
         assert len(await all_of(path)) == 30_000
-    assert len(reads) > 20
+    assert max(sizes) == 500
     assert threading.get_ident() not in reads
 
 
@@ -557,11 +673,12 @@ async def test_long_lines_are_decoded_where_nobody_waits(
 
     monkeypatch.setattr("annolab_async._json_lines.decode_object", decode)
     short, long = [
-        lines({"sourceId": 1, "value": "x" * size}).rstrip() for size in (60_000, 70_000)
+        lines({"sourceId": 1, "value": "x" * size}).rstrip() for size in (65_508, 65_509)
     ]
+    assert len(short) == 2**16
     path = written(tmp_path / "x.zip", {NAME: short + b"\n" + long + b"\n" + short})
     records = [record async for record in read_records(path, Annotation, limits=LIMITS)]
-    assert [len(record.value or "") for record in records] == [60_000, 70_000, 60_000]
+    assert [len(record.value or "") for record in records] == [65_508, 65_509, 65_508]
     assert threads[len(short)] == threading.get_ident()
     assert threads[len(long)] != threading.get_ident()
 

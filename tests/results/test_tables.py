@@ -6,6 +6,8 @@ import asyncio
 import errno
 import gc
 import json
+import os
+import re
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -85,6 +87,50 @@ async def test_ids_stay_integers_in_pandas() -> None:
     assert frame["id"].tolist()[0] == 2**62 + 1
     assert str(frame["id"].dtype) == "Int64"
     assert frame["start"].isna().tolist() == [False, True]
+
+
+async def test_all_columns_have_types_that_know_what_is_missing() -> None:
+    layers = [AnnotationLayer(name="gold", is_gold_set=True), AnnotationLayer(name="other", id=3)]
+    frame = await to_pandas(layers, AnnotationLayer)
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == {
+        "name": "string",
+        "id": "Int64",
+        "is_gold_set": "boolean",
+        "description": "string",
+        "extra": "string",
+    }
+    assert frame["is_gold_set"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_500_records_are_taken_at_once(*, is_async: bool) -> None:
+    async def one_by_one() -> AsyncIterator[Annotation]:
+        for _ in range(1001):
+            yield RECORDS[0]
+
+    source = one_by_one() if is_async else (RECORDS[0] for _ in range(1001))
+    table = await to_arrow(source, Annotation)
+    assert [len(chunk) for chunk in table.column("id").chunks] == [500, 500, 1]
+
+
+async def test_what_fills_a_row_group_is_written_and_on_the_disk_before_it_is_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, sync, synced = tmp_path / "out.parquet", os.fsync, list[list[str]]()
+
+    def note(file: int) -> None:
+        synced.append([path.name for path in files_in(tmp_path)])
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr("annolab_async._tables._ROW_GROUP", 1000)
+    assert await write_parquet((RECORDS[0] for _ in range(2001)), Annotation, out) == 2001
+    file = pq.ParquetFile(out)
+    groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    file.close()
+    assert groups == [1000, 1000, 1]
+    ((part,),) = synced
+    assert re.fullmatch(r"out\.parquet\.[0-9a-f]{8}\.part", part)
 
 
 async def test_half_a_character_is_replaced(tmp_path: Path) -> None:

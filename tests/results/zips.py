@@ -79,7 +79,8 @@ def archive(
     offset: int | None = None,
     before_end: bytes = b"",
 ) -> bytes:
-    body, entries = b"", b""
+    # Not added up as bytes, of which each sum would be a copy.
+    body, entries = bytearray(), bytearray()
     for each in files:
         entries += each.entry(len(body))
         body += each.header() + each.packed
@@ -91,7 +92,7 @@ def archive(
         len(body) if offset is None else offset,
     )
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *told, len(comment))
-    return front + body + entries + before_end + end + comment
+    return b"".join([front, body, entries, before_end, end, comment])
 
 
 def end_64(count: int, length: int, offset: int, *, at: int, size: int = 44) -> bytes:
