@@ -189,3 +189,15 @@ async def test_batches_are_claimed_together_and_no_more_of_them_than_are_sent_at
         await to_end(run)
     assert len(service.sent) == 10
     assert asked <= 2 * 10, "hardly anybody claims what is not there"
+
+
+async def test_a_job_that_says_what_it_said_before_is_not_written_down_again() -> None:
+    ledger, plan = MemoryLedger(), a_plan(2)
+    async with in_process(Service(base_seconds=1000.0)) as client:
+        for seconds in (10, 100):
+            async with client.fan_out(plan, ledger=ledger, schedule=FixedInterval(5.0)):
+                await anyio.sleep(seconds)
+    async with ledger:
+        run = await ledger.begin_run("default", plan.fingerprint)
+        told = [(change.state, change.status) for change in await run.history(1)]
+    assert told.count((BatchState.SUBMITTED, "Running")) == 2, "once seen, and once taken over"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import httpx
 import httpx2
 import pytest
 
-from annolab_async import AsyncInferenceClient, ConfigurationError
+from annolab_async import AsyncInferenceClient, ConfigurationError, InvalidResponse
 from annolab_async._http import Fetcher, check_bounds, has_network
 from annolab_async._http._given import build, check_client, is_stock, pool_size
 from annolab_async._http._quiet import CURRENT_KEY, quieten
@@ -232,3 +233,33 @@ def test_no_logger_of_the_libraries_shows_a_secret_of_ours(
     for name in (*LOGGERS, "hpack.hpack", "hpack.table"):
         logging.getLogger(name).debug("of others: %s", "/x?signature=1")
     assert [record.message for record in caplog.records] == ["of others: /x?signature=1"] * 14
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("version", "is_shut"), [(b"HTTP/1.1", True), (b"HTTP/2", False)])
+async def test_a_connection_that_gave_nonsense_is_shut_unless_others_have_requests_on_it(
+    version: bytes, *, is_shut: bool
+) -> None:
+    ours, theirs = socket.socketpair()
+
+    class Stream:
+        def get_extra_info(self, _: str) -> socket.socket:
+            return ours
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        extensions = {"http_version": version, "network_stream": Stream()}
+        return httpx.Response(200, stream=httpx.ByteStream(b"<html>"), extensions=extensions)
+
+    with ours, theirs:
+        theirs.setblocking(False)
+        async with (
+            httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client,
+            AsyncInferenceClient(KEY, base_url=BASE_URL, http_client=http_client) as client,
+        ):
+            with pytest.raises(InvalidResponse):
+                await client.get_job(1)
+        if is_shut:
+            assert theirs.recv(1) == b""
+        else:
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)

@@ -93,8 +93,11 @@ async def test_an_export_goes_from_its_making_to_its_end() -> None:
         job = await export.wait()
         assert job.state is ExportState.FINISHED
         assert 15 <= anyio.current_time() - began <= 30
-    (record,) = emulator.exports.values()
-    assert record.polls <= 12, "less and less often"
+        (record,) = emulator.exports.values()
+        assert record.polls <= 12, "less and less often"
+        assert await export.wait() == job
+        (again,) = emulator.exports.values()
+        assert again.polls == record.polls, "it has finished, and has its link"
 
 
 async def test_a_file_comes_unencrypted_only_from_a_host_that_is_named(tmp_path: Path) -> None:
