@@ -140,8 +140,11 @@ class Trial:
             if not outcome.failed and not outcome.hung:
                 continue
             killer = outcome.failed[0] if outcome.failed else ""
-            # If it is no test, but what comes before any: then one has to get that far.
-            suspect = next((cost for cost in some if cost.test == killer), some[0])
+            # If it is no test, but a file that cannot be collected, or what comes before any: then one of its tests, or
+            # of all, has to get that far.
+            suspects = [cost for cost in some if cost.test == killer]
+            suspects += [cost for cost in some if cost.test.startswith(f"{killer}::")]
+            suspect = next(iter(suspects), some[0])
             if self._tells(suspect, mutant, worker, is_sure=outcome.hung):
                 word = "hung" if outcome.hung else "killed"
                 return Verdict(mutant, word, killer, passed + 1, spent)
