@@ -393,8 +393,8 @@ async def test_exports_are_made_in_the_turn_of_batches_and_asked_for_in_that_of_
             rate_limit=RateLimit(max_per_second=1, burst=1),
         ) as client,
     ):
-        for _ in range(2):
-            export = await client.export(group_name="Company Name", project="My Project")
+        await client.export(group_name="Company Name", project="My Project")
+        export = await client.export(group_name="Company Name", project="My Project")
         await export.refresh()
     assert [waited.kind for waited in hook.of(TurnWaited)] == ["submit", "read"]
 
