@@ -140,11 +140,13 @@ class Trial:
             if not outcome.failed and not outcome.hung:
                 continue
             killer = outcome.failed[0] if outcome.failed else ""
-            # If it is no test, but a file that cannot be collected, or what comes before any: then one of its tests, or
-            # of all, has to get that far.
-            suspects = [cost for cost in some if cost.test == killer]
-            suspects += [cost for cost in some if cost.test.startswith(f"{killer}::")]
-            suspect = next(iter(suspects), some[0])
+            if killer and all(cost.test != killer for cost in some):
+                # What comes before any test, such as the import of a conftest, which one alone may not need.
+                if not _run(worker, some).failed:
+                    return Verdict(mutant, "killed", killer, passed, spent)
+                print(f"left out: {len(some)} tests cannot begin: {killer}", flush=True)
+                continue
+            suspect = next((cost for cost in some if cost.test == killer), some[0])
             if self._tells(suspect, mutant, worker, is_sure=outcome.hung):
                 word = "hung" if outcome.hung else "killed"
                 return Verdict(mutant, word, killer, passed + 1, spent)
