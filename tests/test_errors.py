@@ -200,6 +200,14 @@ def test_a_status_picks_its_class(status_code: int, kind: type[StatusError]) -> 
     }
 
 
+def test_what_was_not_sent_for_the_servers_sake_says_so() -> None:
+    error = RateLimited.instead_of_sending(method="GET", path=PATH, seconds=6.6)
+    assert (error.status_code, error.method, error.path) == (429, "GET", PATH)
+    assert error.retry_after == 6.6
+    assert error.message == "the server asked to be left alone for 7 s more"
+    assert str(error).startswith(f"GET {PATH} was not sent: {error.message}. (Ask less often")
+
+
 def test_a_status_error_says_what_was_asked_and_what_the_server_said() -> None:
     assert str(status_error(404)).startswith(
         f"GET {PATH} answered 404: No. (Check the names and ids"

@@ -11,6 +11,7 @@ import pytest
 
 from annolab_async import (
     AsyncInferenceClient,
+    InvalidResponse,
     NoResponse,
     NotOpen,
     RateLimited,
@@ -21,7 +22,7 @@ from annolab_async._http._quiet import CURRENT_KEY
 from tests.service import BASE_URL, KEY, a_request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import AsyncIterator, Awaitable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.any_backend]
 
@@ -94,6 +95,46 @@ async def test_a_fresh_connection_that_was_closed_is_a_failure() -> None:
         with pytest.raises(NoResponse):
             await client.get_job(12)
         assert len(server.requests) == 1
+
+
+class Socket:
+    """Keeps whether it was shut down."""
+
+    def __init__(self) -> None:
+        self.was_shut_down = False
+
+    def get_extra_info(self, name: str) -> Socket:
+        assert name == "socket"
+        return self
+
+    def shutdown(self, _: int) -> None:
+        self.was_shut_down = True
+
+
+@pytest.mark.parametrize(
+    ("version", "is_whole", "is_shut_down"),
+    [("HTTP/1.1", True, True), ("HTTP/2", True, False), ("HTTP/1.1", False, False)],
+)
+async def test_only_a_connection_that_is_nobody_elses_is_shut_down_after_a_wrong_answer(
+    version: str, *, is_whole: bool, is_shut_down: bool
+) -> None:
+    class Body(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"<html>"
+            if not is_whole:
+                raise httpx.ReadError("gone")
+
+    connection = Socket()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        extensions = {"http_version": version.encode(), "network_stream": connection}
+        return httpx.Response(200, stream=Body(), extensions=extensions)
+
+    transport = httpx.MockTransport(answer)
+    async with httpx.AsyncClient(transport=transport) as given, client_of(given) as client:
+        with pytest.raises(InvalidResponse if is_whole else NoResponse):
+            await client.get_job(12)
+    assert connection.was_shut_down is is_shut_down
 
 
 async def test_a_mistake_in_a_program_is_raised_as_it_is() -> None:

@@ -229,6 +229,20 @@ def test_old_bytes_are_gone_from_the_disk_before_a_note_says_what_is_to_come(
     assert synced == [(0, b"an old note")]
 
 
+def test_a_note_that_somebody_has_removed_is_missed_by_nobody(path: Path) -> None:
+    note = path.with_name("export.zip.part.json")
+    for end in ("publish", "discard", "close"):
+        part = PartFile(path)
+        part.open()
+        part.begin(Held(0, 3, '"a"'))
+        if end != "close":
+            part.write([b"abc"], 0)
+        remove(note)
+        getattr(part, end)()
+        part.close()
+        assert left_in(path.parent) == ["export.zip"], end
+
+
 def test_what_a_system_writes_only_in_part_is_written_on(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from annolab_async import (
     ExportState,
     ExportTimeout,
     InvalidResponse,
+    RateLimit,
     RateLimited,
     RetryPolicy,
     StatusError,
@@ -36,6 +37,7 @@ from annolab_async._hook_records import (
     ExportEnded,
     RequestBegan,
     RetryPlanned,
+    TurnWaited,
 )
 from annolab_async._hooks import Hooks
 from tests.observing import Recorder
@@ -374,6 +376,27 @@ async def test_an_export_is_waited_for_with_questions_that_become_rarer() -> Non
     assert 14 < max(gaps) <= 15
     assert {one.resends for one in hook.of(RequestBegan)} == {0}
     assert {one.kind for one in hook.of(RequestBegan)} == {"export"}
+
+
+@pytest.mark.anyio
+@any_backend
+async def test_exports_are_made_in_the_turn_of_batches_and_asked_for_in_that_of_reads() -> None:
+    hook = Recorder()
+    server = Server({"exportJob": {"id": 7}}, told())
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(server)) as http_client,
+        AsyncInferenceClient(
+            KEY,
+            base_url=BASE_URL,
+            http_client=http_client,
+            hooks=[hook],
+            rate_limit=RateLimit(max_per_second=1, burst=1),
+        ) as client,
+    ):
+        await client.export(group_name="Company Name", project="My Project")
+        export = await client.export(group_name="Company Name", project="My Project")
+        await export.refresh()
+    assert [waited.kind for waited in hook.of(TurnWaited)] == ["submit", "read"]
 
 
 @pytest.mark.anyio

@@ -152,6 +152,8 @@ def test_sources_are_given_out_so_many_at_a_time() -> None:
     assert [*sources_of(records(), at_once=1)] == [[1], [2], [3], [4]]
     assert [*sources_of(records(), at_once=3)] == [[1, 2, 3], [4]]
     assert [*sources_of(records(), at_once=4)] == [*sources_of(records())] == [[1, 2, 3, 4]]
+    many = [History(1, range(1, 10_002)).record]
+    assert [len(part) for part in sources_of(many)] == [10_000, 1]
     for wrong in (0, -1, True, 2.0):
         with pytest.raises(ValueError, match=f"sources_at_once is {wrong!r}, not an integer"):
             [*sources_of(records(), at_once=wrong)]  # type: ignore[arg-type]
