@@ -328,3 +328,18 @@ def test_every_public_name_of_the_package_is_in_all() -> None:
         if not name.startswith("_") and isinstance(value, type)
     }
     assert public <= set(annolab_async.__all__)
+
+
+def test_an_answer_that_lost_the_id_is_about_no_job_and_went_nowhere() -> None:
+    cause = InvalidResponse(
+        method="POST",
+        path=PATH,
+        fault="it is cut off",
+        excerpt="{",
+        inference_job_id=7,
+        went_back=True,
+    )
+    error = JobIdLost.because(request=make_request(), cause=cause)
+    told = {"method": "POST", "path": PATH, "fault": "it is cut off", "excerpt": "{"}
+    told |= {"request": make_request(), "cause": cause}
+    assert vars(error) == told | {"inference_job_id": None, "went_back": False}

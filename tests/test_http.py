@@ -535,6 +535,20 @@ async def test_a_batch_that_waits_for_its_turn_is_not_sent_once_the_block_is_lef
         assert len(server.requests) == 1
 
 
+async def test_a_batch_that_was_not_sent_when_the_block_is_left_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # to which no handshake is answered
+        base_url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        client = AsyncInferenceClient(KEY, base_url=base_url, timeout=0.3)
+
+        async def submit() -> None:
+            with pytest.raises(NotOpen, match="closed while a request was under way"):
+                await client.submit(a_request())
+
+        async with anyio.create_task_group() as tasks, client:
+            tasks.start_soon(submit)
+            await anyio.wait_all_tasks_blocked()
+
+
 class TriesTwice(httpx.AsyncBaseTransport):
     """A transport that fails over: its second try does not even connect."""
 

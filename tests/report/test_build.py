@@ -265,3 +265,8 @@ def test_ten_thousand_batches_are_told_of_within_their_bounds() -> None:
     assert run.duration.count == run.counts[BatchState.FINISHED] + run.counts[BatchState.ERRORED]
     assert max(part.in_flight for part in run.activity) <= 70
     assert len(run.activity) <= 120
+
+
+def test_sources_that_failed_are_part_of_the_pace() -> None:
+    stretch = Activity(began=0, seconds=30, finished_sources=3, failed_sources=2, in_flight=1)
+    assert stretch.sources_per_minute == 10
