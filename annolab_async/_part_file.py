@@ -52,8 +52,8 @@ class PartFile:
 
     def __init__(self, path: Path, *, export_id: int | None = None) -> None:
         self._path = path
-        self.part = path
-        self._note = path
+        self.part: Path  # from open() on, as the note beside it
+        self._note: Path
         self._export_id = export_id
         self._file = -1
         # Whoever is told to stop closes the file only after a thread that writes to it has written.

@@ -340,6 +340,6 @@ def test_an_answer_that_lost_the_id_is_about_no_job_and_went_nowhere() -> None:
         went_back=True,
     )
     error = JobIdLost.because(request=make_request(), cause=cause)
-    told = {"method": "POST", "path": PATH, "fault": "it is cut off", "excerpt": "{"}
-    told |= {"request": make_request(), "cause": cause}
+    told: dict[str, object] = {"request": make_request(), "cause": cause}
+    told |= {"method": "POST", "path": PATH, "fault": "it is cut off", "excerpt": "{"}
     assert vars(error) == told | {"inference_job_id": None, "went_back": False}

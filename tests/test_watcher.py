@@ -377,9 +377,14 @@ async def test_waiting_raises_what_became_of_the_job() -> None:
                 await anyio.sleep(1)
                 watcher.discard(second)
 
+            async def wait(given: InferenceJob | int, known: InferenceJob | None) -> None:
+                with pytest.raises(JobLost, match="discarded") as discarded:
+                    await watcher.wait(given)
+                assert discarded.value.job is known
+
             tasks.start_soon(discard)
-            with pytest.raises(JobLost, match="discarded"):
-                await watcher.wait(second)
+            tasks.start_soon(wait, second, second)
+            tasks.start_soon(wait, second.inference_job_id, None)
         with pytest.raises(ValueError, match="not watched: add"):
             await watcher.wait(second)
         assert (await watcher.wait(third)).is_terminal
