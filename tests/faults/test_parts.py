@@ -92,9 +92,9 @@ def test_a_length_is_believed_that_is_one(headers: dict[str, str], length: int |
 @pytest.mark.parametrize(
     ("coding", "packed"),
     [
-        ("gzip", gzip.compress(b"it")),
-        ("x-gzip", gzip.compress(b"it")),
-        (" GZip ", gzip.compress(b"it")),
+        ("gzip", gzip.compress(b"it", mtime=0)),
+        ("x-gzip", gzip.compress(b"it", mtime=0)),
+        (" GZip ", gzip.compress(b"it", mtime=0)),
         ("deflate", zlib.compress(b"it")),
         ("identity", b"it"),
         ("", b"it"),
