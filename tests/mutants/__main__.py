@@ -209,20 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _judge(verdicts, trial.atlas.sources, options.at_least)
 
 
-def drawn(
-    paths: Sequence[str],
-    count: int,
-    seed: int,
-    *,
-    known: Iterable[Mapping[str, str]] | None = None,
-) -> list[Mutant]:
-    """Draw mutants, the same ones for the same lines.
+def drawn(paths: Sequence[str], count: int, seed: int) -> list[Mutant]:
+    """Draw mutants, the same ones for the same lines; none that is equivalent.
 
     Args:
         paths: modules, folders, or ``module.py:line``.
         count: how many, at most.
         seed: other ones for another.
-        known: ones to leave out; by default those that are equivalent.
     """
     found: list[Mutant] = []
     for path in paths:
@@ -238,8 +231,9 @@ def drawn(
             if name == relative or not _is_below(relative, _AROUND):
                 mutants = mutants_of(module.read_bytes(), relative)
                 found += [mutant for mutant in mutants if line in {"", str(mutant.line)}]
-    entries = equivalents() if known is None else known
-    left_out = {(entry["path"], entry["line"], entry["old"], entry["new"]) for entry in entries}
+    left_out = {
+        (entry["path"], entry["line"], entry["old"], entry["new"]) for entry in equivalents()
+    }
     sample: list[Mutant] = []
     for mutant in sorted(found, key=lambda mutant: mutant.rank(seed)):
         if len(sample) == count:
