@@ -156,9 +156,8 @@ class _Download:
         self._pending_size = 0
         self._furthest = 0
         self._refusals = 0
-        self._is_doubtful: (
-            bool  # as of the last answer: whether it might be that of something else, or not all
-        )
+        # As of the last answer: the bytes might be another file's, or not all.
+        self._is_doubtful: bool
         self._is_too_long = False
         self._told_at = float("-inf")
 

@@ -465,7 +465,7 @@ def a_job(status: str = "started", export_id: int = 7) -> ExportJob:
 
 
 class Heard:
-    """A hook that keeps what it is told of exports."""
+    """A hook that records the events of exports."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []
@@ -484,7 +484,7 @@ class Heard:
 
 
 class EndsHeard:
-    """A hook that keeps what it is told of the ends of exports."""
+    """A hook that records only the ends of exports."""
 
     def __init__(self) -> None:
         self.told: list[Any] = []

@@ -80,7 +80,7 @@ async def fetch(
     taken = taken or Taken()
     async with Fetcher(timeout=timeout, make_client=lambda: asked.client(**settings)) as fetcher:
         await fetcher.get(LINK, {"Range": "bytes=1-"}, taken.begin)
-    assert CURRENT_KEY.get() is None, "others' requests are none of ours"
+    assert CURRENT_KEY.get() is None, "outside of a request, nobody's log lines are changed"
     return taken
 
 
